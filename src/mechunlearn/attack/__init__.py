@@ -1,0 +1,1 @@
+"""Bringing back what an edit removed. One attack a module."""

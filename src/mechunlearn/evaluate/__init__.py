@@ -1,0 +1,1 @@
+"""What a model knows before and after: screening, elicitations, general text."""

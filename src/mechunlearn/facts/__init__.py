@@ -1,0 +1,44 @@
+"""Facts and the text that must stay as it is. Torch-free.
+
+Fact        subject, relation, answer, new answer, role
+Prompt      one way of asking for a fact: the text, where its subject stands, the answers to choose from
+"""
+
+from dataclasses import dataclass, replace
+
+ROLES = ("forget", "maintain-train", "maintain-test", "unknown")
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One fact. `role` says what a task does with it: see ROLES; `unknown` is a fact the model fails on."""
+
+    id: str
+    subject: str
+    relation: str
+    answer: str
+    new_answer: str = ""
+    role: str = ""
+
+    def with_role(self, role: str, new_answer: str = "") -> "Fact":
+        """The same fact in a task."""
+        return replace(self, role=role, new_answer=new_answer)
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt whose continuation is one of `options`, each with its leading space.
+
+    subject   character span of the subject in `text`
+    true      index of the true answer in `options`
+    new       index of the new answer in `options`; None where a fact has none
+    order     which of a multiple choice's option orders this is; 0 elsewhere
+    """
+
+    fact: str
+    text: str
+    subject: tuple[int, int]
+    options: tuple[str, ...]
+    true: int
+    new: int | None
+    order: int = 0

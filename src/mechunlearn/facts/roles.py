@@ -1,0 +1,41 @@
+"""Who is forgotten, who is kept: the roles of a task's facts."""
+
+import random
+from collections.abc import Callable, Sequence
+
+from mechunlearn.config import TaskSettings
+from mechunlearn.errors import FactError
+from mechunlearn.facts import Fact
+
+
+def assign(
+    facts: Sequence[Fact], known: Sequence[bool], task: TaskSettings, new_answer: Callable[[Fact, random.Random], str]
+) -> list[Fact]:
+    """Give every fact its role, in the order given; forget facts also get their new answer.
+
+    The known facts are shuffled by the task's seed (or taken in file order), the first `forget` of them are
+    forgotten and the rest is split into maintain-train and maintain-test. Raises FactError where the model knows
+    too few facts for that.
+    """
+    pool = [fact for fact, knows in zip(facts, known, strict=True) if knows]
+    if len(pool) < task.forget + 2:
+        raise FactError(
+            f"forget is {task.forget}, but the model knows {len(pool)} of {len(facts)} facts; allowed: at most "
+            f"{max(0, len(pool) - 2)}, so that at least two facts are left to keep. A lower screen.threshold admits more."
+        )
+    rng = random.Random(f"roles-{task.seed}")
+    shuffled = rng.sample(pool, len(pool))
+    forget = pool[: task.forget] if task.draw == "first" else shuffled[: task.forget]
+    kept = [fact for fact in shuffled if fact not in forget]
+    tested = {fact.id for fact in kept[: min(len(kept) - 1, max(1, round(task.maintain_test * len(kept))))]}
+    replaced = {fact.id: new_answer(fact, rng) for fact in forget}
+    known_ids = {fact.id for fact in pool}
+
+    def role(fact: Fact) -> str:
+        if fact.id in replaced:
+            return "forget"
+        if fact.id not in known_ids:
+            return "unknown"
+        return "maintain-test" if fact.id in tested else "maintain-train"
+
+    return [fact.with_role(role(fact), replaced.get(fact.id, "")) for fact in facts]

@@ -1,0 +1,136 @@
+"""Batched scoring: what a model answers, read at the last position of each prompt.
+
+last_hidden    final hidden states of many prompts; their common prefix is run once
+unembed        hidden states -> float32 logits
+score          prompts -> one measurement row each
+text_nll       passages -> mean cross-entropy a token
+
+With 262,144 words in Gemma's vocabulary the unembedding is most of the model, so it is computed only where it is
+read. Prompts are padded on the right: attention is causal, so padding changes nothing before it.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers import DynamicCache
+
+from mechunlearn.facts import Prompt
+from mechunlearn.facts.text import Passage
+from mechunlearn.models.loading import Model
+
+BATCH_TOKENS = 4096
+
+
+def last_hidden(model: Model, sequences: Sequence[Sequence[int]]) -> torch.Tensor:
+    """The final (normed) hidden state at the last token of each sequence: (sequences, d_model). Differentiable."""
+    shared = _common_prefix(sequences)
+    prefix = run_prefix(model, sequences[0][:shared])
+    inputs, lengths = pad([sequence[shared:] for sequence in sequences], model.device)
+    hidden = model.network.model(input_ids=inputs, past_key_values=repeat(prefix, len(sequences))).last_hidden_state
+    return hidden[torch.arange(len(sequences)), lengths - 1]
+
+
+def run_prefix(model: Model, ids: Sequence[int]) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """Keys and values of a prefix in every layer, (1, kv heads, tokens, head dim) each; empty for no prefix."""
+    if not ids:
+        return []
+    cache = DynamicCache()
+    model.network.model(input_ids=torch.tensor([list(ids)], device=model.device), past_key_values=cache)
+    return [(layer.keys, layer.values) for layer in cache.layers]
+
+
+def repeat(prefix: list[tuple[torch.Tensor, torch.Tensor]], rows: int) -> DynamicCache:
+    """A fresh cache that holds the same prefix for every row."""
+    cache = DynamicCache()
+    for layer, (keys, values) in enumerate(prefix):
+        cache.update(keys.expand(rows, -1, -1, -1), values.expand(rows, -1, -1, -1), layer)
+    return cache
+
+
+def pad(sequences: Sequence[Sequence[int]], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """(ids padded on the right with 0, lengths)."""
+    longest = max(len(sequence) for sequence in sequences)
+    ids = torch.tensor([[*sequence, *[0] * (longest - len(sequence))] for sequence in sequences], device=device)
+    return ids, torch.tensor([len(sequence) for sequence in sequences], device=device)
+
+
+def unembed(model: Model, hidden: torch.Tensor) -> torch.Tensor:
+    """Logits of hidden states, in float32: (..., d_model) -> (..., vocabulary)."""
+    logits = model.network.get_output_embeddings()(hidden).float()
+    cap = getattr(model.network.config, "final_logit_softcapping", None)
+    return logits if cap is None else cap * torch.tanh(logits / cap)
+
+
+@torch.no_grad()
+def score(model: Model, prompts: Sequence[Prompt]) -> list[dict[str, Any]]:
+    """One row a prompt, in the order given: p_true, p_new, p_options, rank, choice, argmax (see artifacts)."""
+    sequences = [model.encode(prompt.text) for prompt in prompts]
+    rows: list[dict[str, Any]] = [{} for _ in prompts]
+    for batch in _batches(sequences):
+        logits = unembed(model, last_hidden(model, [sequences[index] for index in batch]))
+        probabilities = logits.softmax(-1)
+        for index, row in zip(batch, probabilities, strict=True):
+            rows[index] = _row(model, prompts[index], row)
+    return rows
+
+
+def _row(model: Model, prompt: Prompt, probabilities: torch.Tensor) -> dict[str, Any]:
+    options = probabilities[[model.option(option) for option in prompt.options]].double()
+    chosen = int(options.argmax())
+    names = {prompt.true: "true", prompt.new: "new"}
+    return {
+        "fact": prompt.fact,
+        "order": prompt.order,
+        "p_true": float(options[prompt.true]),
+        "p_new": float("nan") if prompt.new is None else float(options[prompt.new]),
+        "p_options": float(options.sum()),
+        "rank": int((probabilities > probabilities[model.option(prompt.options[prompt.true])]).sum()) + 1,
+        "choice": names.get(chosen, "other"),
+        "argmax": model.tokenizer.decode(int(probabilities.argmax())),
+        "nll": float("nan"),
+    }
+
+
+@torch.no_grad()
+def text_nll(model: Model, passages: Sequence[Passage]) -> list[float]:
+    """Mean cross-entropy a token of each passage, in nats."""
+    sequences = [model.encode(passage.text) for passage in passages]
+    values = [0.0] * len(passages)
+    for batch in _batches(sequences, BATCH_TOKENS // 8):
+        losses = text_losses(model, [sequences[index] for index in batch])
+        for index, loss in zip(batch, losses.tolist(), strict=True):
+            values[index] = loss
+    return values
+
+
+def text_losses(model: Model, sequences: Sequence[Sequence[int]]) -> torch.Tensor:
+    """Mean cross-entropy a token of each sequence: (sequences,). Differentiable."""
+    inputs, lengths = pad(sequences, model.device)
+    hidden = model.network.model(input_ids=inputs).last_hidden_state[:, :-1]
+    real = torch.arange(inputs.shape[1] - 1, device=inputs.device)[None] < (lengths - 1)[:, None]
+    losses = torch.nn.functional.cross_entropy(unembed(model, hidden[real]), inputs[:, 1:][real], reduction="none")
+    rows = real.nonzero()[:, 0]
+    return torch.zeros(len(sequences), device=losses.device).index_add(0, rows, losses) / (lengths - 1)
+
+
+def _batches(sequences: Sequence[Sequence[int]], tokens: int = BATCH_TOKENS) -> list[list[int]]:
+    """Indices in batches of similar length, at most `tokens` padded tokens each."""
+    order = sorted(range(len(sequences)), key=lambda index: (len(sequences[index]), index))
+    batches: list[list[int]] = []
+    for index in order:
+        if batches and (len(batches[-1]) + 1) * len(sequences[index]) <= tokens:
+            batches[-1].append(index)
+        else:
+            batches.append([index])
+    return batches
+
+
+def _common_prefix(sequences: Sequence[Sequence[int]]) -> int:
+    """How many first tokens all sequences share, leaving each at least one of its own."""
+    first, last = min(sequences), max(sequences)
+    limit = min(len(sequence) for sequence in sequences) - 1
+    for index in range(limit):
+        if first[index] != last[index]:
+            return index
+    return limit

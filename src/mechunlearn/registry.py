@@ -1,0 +1,118 @@
+"""Methods by name, without importing them.
+
+A method is a function under one decorator: `@localizer("causal-tracing")`, `@objective("inject")`,
+`@attack("relearn")`, `@elicitation("completion")`. The names are read from the source files, so that the
+workflow can check a configuration and find each method's own source file without importing torch.
+
+methods         name -> module, for one kind
+localizations   every localization a study may name
+scorer          the localizer whose scores a localization ranks
+load            import the method and return its function
+sources         a module's file and every file of the package that it imports, directly or not
+"""
+
+import ast
+from collections.abc import Callable
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any, TypeVar
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+PACKAGE = Path(__file__).parent
+ROOMS = {"localizer": "localize", "objective": "edit", "attack": "attack", "elicitation": "facts"}
+BASELINES = ("random-mlps", "all-mlps", "nonlocalized")
+_registered: dict[tuple[str, str], Callable[..., Any]] = {}
+
+
+def _register(kind: str, name: str) -> Callable[[Function], Function]:
+    def keep(function: Function) -> Function:
+        _registered[kind, name] = function
+        return function
+
+    return keep
+
+
+def localizer(name: str) -> Callable[[Function], Function]:
+    """Register a function that scores the components of a model."""
+    return _register("localizer", name)
+
+
+def objective(name: str) -> Callable[[Function], Function]:
+    """Register a function that turns a batch into the loss of an edit."""
+    return _register("objective", name)
+
+
+def attack(name: str) -> Callable[[Function], Function]:
+    """Register a function that attacks an edited model and returns measurement rows."""
+    return _register("attack", name)
+
+
+def elicitation(name: str) -> Callable[[Function], Function]:
+    """Register a function that asks for a fact in one format."""
+    return _register("elicitation", name)
+
+
+@cache
+def methods(kind: str) -> dict[str, str]:
+    """Name -> module of every method of a kind, read from the decorators in the source."""
+    found: dict[str, str] = {}
+    for file in sorted((PACKAGE / ROOMS[kind]).glob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.FunctionDef):
+                continue
+            for mark in node.decorator_list:
+                if isinstance(mark, ast.Call) and isinstance(mark.func, ast.Name) and mark.func.id == kind:
+                    found[ast.literal_eval(mark.args[0])] = f"mechunlearn.{ROOMS[kind]}.{file.stem}"
+    return found
+
+
+def localizations() -> list[str]:
+    """Fact lookup, every other localizer over all components and over MLPs only, and the baselines."""
+    ranked = [name for name in sorted(methods("localizer")) if name != "fact-lookup"]
+    return ["fact-lookup", *(form for name in ranked for form in (name, f"{name}-mlps")), *BASELINES]
+
+
+def scorer(localization: str) -> str | None:
+    """The localizer whose scores a localization ranks; None for a baseline."""
+    return None if localization in BASELINES else localization.removesuffix("-mlps")
+
+
+def load(kind: str, name: str) -> Callable[..., Any]:
+    """Import a method and return its function."""
+    import_module(methods(kind)[name])
+    return _registered[kind, name]
+
+
+@cache
+def sources(*modules: str) -> list[str]:
+    """The files of modules and of all they import from this package, as paths; the workflow's code inputs.
+
+    Snakemake does not see what a command imports, so every rule lists these files as inputs.
+    """
+    pending, seen = list(modules), set[str]()
+    while pending:
+        module = pending.pop()
+        if module not in seen and _file(module) is not None:
+            seen.add(module)
+            pending.extend(_imports(module))
+    return sorted(str(_file(module)) for module in seen)
+
+
+def _file(module: str) -> Path | None:
+    if module.split(".")[0] != PACKAGE.name:
+        return None
+    path = PACKAGE.joinpath(*module.split(".")[1:])
+    return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()), None)
+
+
+def _imports(module: str) -> list[str]:
+    """Modules named in a file's imports, at any depth; `from package import module` included."""
+    names: list[str] = []
+    for node in ast.walk(ast.parse(_file(module).read_text(encoding="utf-8"))):  # type: ignore[union-attr]
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return names
