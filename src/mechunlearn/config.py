@@ -111,6 +111,17 @@ class LocalizeSettings(Settings):
     tracing: TraceSettings = TraceSettings()
     seed: int = Field(default=0, ge=0, description="Seed of noise, folds and random draws.")
 
+    def for_localizer(self, name: str) -> str:
+        """JSON of what one localizer reads, so that another's settings never rerun it."""
+        own = {"fact-lookup": {"probes": {"facts", "folds"}}, "causal-tracing": {"tracing": {"facts", "samples", "noise"}}}
+        return self.model_dump_json(include={**own.get(name, {"probes": True, "tracing": True}), "seed": True})
+
+    def for_selection(self) -> str:
+        """JSON of what a selection reads."""
+        return self.model_dump_json(
+            include={"budget": True, "seed": True, "probes": {"layers"}, "tracing": {"head_sum"}}
+        )
+
 
 class EditSettings(Settings):
     """Training of an edit: L = inject_weight * inject + retain_weight * retain + text_weight * text (section 2.3)."""

@@ -1,0 +1,46 @@
+# attack: try to bring back what each edit removed.
+
+
+rule attack_all:
+    localrule: True
+    input:
+        layout.targets(STUDY, "attacks/{attack}/{localization}/{objective}.parquet"),
+
+
+rule attack:
+    input:
+        model="models/{model}/model.json",
+        facts=f"{HOME}/facts.parquet",
+        text="data/text/passages.jsonl",
+        deltas=rules.edit.output.deltas,
+        code=attack_sources,
+    output:
+        f"{HOME}/attacks/{{attack}}/{{localization}}/{{objective}}.parquet",
+    log:
+        "logs/{study}/attack/{model}-{task}/{attack}-{localization}-{objective}.log",
+    benchmark:
+        "results/{study}/timing/attack/{model}-{task}-{attack}-{localization}-{objective}.tsv"
+    threads: 1
+    resources:
+        mem_mb=5000,
+    params:
+        settings=attack_settings,
+        seeds=seed_options,
+        held_out=STUDY.evaluate.texts,
+        folder=edit_folder,
+    conda:
+        "../envs/torch.yaml"
+    shell:
+        """
+        mechunlearn attack \
+            --model {input.model:q} \
+            --facts {input.facts:q} \
+            --text {input.text:q} \
+            --method {wildcards.attack:q} \
+            --settings {params.settings:q} \
+            --edits {params.folder:q} \
+            {params.seeds:q} \
+            --held-out {params.held_out} \
+            --out {output:q} \
+            > {log:q} 2>&1
+        """

@@ -1,0 +1,112 @@
+# What the rules share: the checked study, the sources a rule depends on, the settings a rule passes on.
+import os
+
+from snakemake.exceptions import WorkflowError
+
+from mechunlearn import registry, study as layout
+from mechunlearn.config import validate_study
+from mechunlearn.errors import UserError
+from mechunlearn.timing import closing_lines
+
+try:
+    STUDY = validate_study(config)
+except UserError as error:
+    raise WorkflowError(str(error)) from None
+
+HOME = "results/{study}/{model}/{task}"
+ASKS = sorted({registry.methods("elicitation")[name] for name in STUDY.evaluate.elicitations})
+
+
+wildcard_constraints:
+    study=STUDY.study,
+    model="|".join(STUDY.models),
+    task="|".join(STUDY.tasks),
+    localization="|".join(registry.localizations()),
+    objective="|".join(STUDY.objectives),
+
+
+def sources(*modules):
+    """The source files of modules and of all they import: a rule's code inputs (Snakemake sees no imports)."""
+    return [os.path.relpath(path) for path in registry.sources(*modules)]
+
+
+def localizer_sources(wildcards):
+    return sources(registry.methods("localizer")[wildcards.localizer], *ASKS)
+
+
+def edit_sources(wildcards):
+    objective = registry.methods("objective")[wildcards.objective]
+    return sources("mechunlearn.edit.train", "mechunlearn.edit.delta", objective, *ASKS)
+
+
+def attack_sources(wildcards):
+    return sources("mechunlearn.edit.delta", registry.methods("attack")[wildcards.attack], *ASKS)
+
+
+def figure_sources(wildcards):
+    return sources(registry.methods("figure")[wildcards.figure])
+
+
+def selection_inputs(wildcards):
+    """A localization's scores, and fact lookup's selection where it sets the budget."""
+    home, name = HOME.format(**wildcards), wildcards.localization
+    inputs = {}
+    if scorer := registry.scorer(name):
+        inputs["scores"] = f"{home}/scores/{scorer}.parquet"
+    budgeted = name not in ("fact-lookup", "all-mlps", "nonlocalized")
+    if budgeted and STUDY.localize.budget == "fact-lookup":
+        inputs["lookup"] = f"{home}/selection/fact-lookup.json"
+    return inputs
+
+
+def selection_options(wildcards, input):
+    """The same as command line options."""
+    return [option for key in ("scores", "lookup") if key in input.keys() for option in (f"--{key}", input[key])]
+
+
+def edit_folder(wildcards):
+    return f"{HOME}/edits/{{localization}}/{{objective}}".format(**wildcards)
+
+
+def model_settings(wildcards):
+    return STUDY.models[wildcards.model].model_dump_json()
+
+
+def task_settings(wildcards):
+    return STUDY.tasks[wildcards.task].model_dump_json()
+
+
+def screen_settings(wildcards):
+    return STUDY.screen.model_dump_json()
+
+
+def localizer_settings(wildcards):
+    return STUDY.localize.for_localizer(wildcards.localizer)
+
+
+def selection_settings(wildcards):
+    return STUDY.localize.for_selection()
+
+
+def edit_settings(wildcards):
+    return STUDY.edit.for_localization(wildcards.localization).model_dump_json()
+
+
+def evaluate_settings(wildcards):
+    return STUDY.evaluate.model_dump_json(include={"elicitations", "texts"})
+
+
+def gate_settings(wildcards):
+    return STUDY.evaluate.model_dump_json(include={"gate"})
+
+
+def report_settings(wildcards):
+    return STUDY.report.model_dump_json()
+
+
+def attack_settings(wildcards):
+    return STUDY.relearn.model_dump_json()
+
+
+def seed_options(wildcards):
+    return [option for seed in STUDY.seeds for option in ("--seed", str(seed))]

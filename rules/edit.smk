@@ -1,0 +1,47 @@
+# edit: train each cell's edit, all seeds in one job, and keep the tensors that changed.
+
+
+rule edit_all:
+    localrule: True
+    input:
+        layout.targets(STUDY, "edits/{localization}/{objective}/seed{seed}/delta.safetensors"),
+
+
+rule edit:
+    input:
+        model="models/{model}/model.json",
+        facts=f"{HOME}/facts.parquet",
+        text="data/text/passages.jsonl",
+        selection=f"{HOME}/selection/{{localization}}.json",
+        code=edit_sources,
+    output:
+        deltas=[f"{HOME}/edits/{{localization}}/{{objective}}/seed{seed}/delta.safetensors" for seed in STUDY.seeds],
+        histories=[f"{HOME}/edits/{{localization}}/{{objective}}/seed{seed}/history.json" for seed in STUDY.seeds],
+    log:
+        "logs/{study}/edit/{model}-{task}/{localization}-{objective}.log",
+    benchmark:
+        "results/{study}/timing/edit/{model}-{task}-{localization}-{objective}.tsv"
+    threads: 1
+    resources:
+        mem_mb=5000,
+    params:
+        settings=edit_settings,
+        seeds=seed_options,
+        held_out=STUDY.evaluate.texts,
+        folder=edit_folder,
+    conda:
+        "../envs/torch.yaml"
+    shell:
+        """
+        mechunlearn edit \
+            --model {input.model:q} \
+            --facts {input.facts:q} \
+            --text {input.text:q} \
+            --selection {input.selection:q} \
+            --objective {wildcards.objective:q} \
+            --settings {params.settings:q} \
+            {params.seeds:q} \
+            --held-out {params.held_out} \
+            --out {params.folder:q} \
+            > {log:q} 2>&1
+        """

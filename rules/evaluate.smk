@@ -1,0 +1,74 @@
+# evaluate: measure the base model once a task, and every edit, through all elicitations.
+
+
+rule evaluate_all:
+    localrule: True
+    input:
+        layout.targets(STUDY, "measurements/base.parquet", "measurements/{localization}/{objective}.parquet"),
+
+
+rule evaluate_base:
+    input:
+        model="models/{model}/model.json",
+        facts=f"{HOME}/facts.parquet",
+        text="data/text/passages.jsonl",
+        code=sources("mechunlearn.evaluate.measure", *ASKS),
+    output:
+        f"{HOME}/measurements/base.parquet",
+    log:
+        "logs/{study}/evaluate/{model}-{task}/base.log",
+    benchmark:
+        "results/{study}/timing/evaluate/{model}-{task}-base.tsv"
+    threads: 1
+    resources:
+        mem_mb=4000,
+    params:
+        settings=evaluate_settings,
+    conda:
+        "../envs/torch.yaml"
+    shell:
+        """
+        mechunlearn evaluate \
+            --model {input.model:q} \
+            --facts {input.facts:q} \
+            --text {input.text:q} \
+            --settings {params.settings:q} \
+            --out {output:q} \
+            > {log:q} 2>&1
+        """
+
+
+rule evaluate:
+    input:
+        model="models/{model}/model.json",
+        facts=f"{HOME}/facts.parquet",
+        text="data/text/passages.jsonl",
+        deltas=rules.edit.output.deltas,
+        code=sources("mechunlearn.evaluate.measure", "mechunlearn.edit.delta", *ASKS),
+    output:
+        f"{HOME}/measurements/{{localization}}/{{objective}}.parquet",
+    log:
+        "logs/{study}/evaluate/{model}-{task}/{localization}-{objective}.log",
+    benchmark:
+        "results/{study}/timing/evaluate/{model}-{task}-{localization}-{objective}.tsv"
+    threads: 1
+    resources:
+        mem_mb=4000,
+    params:
+        settings=evaluate_settings,
+        seeds=seed_options,
+        folder=edit_folder,
+    conda:
+        "../envs/torch.yaml"
+    shell:
+        """
+        mechunlearn evaluate \
+            --model {input.model:q} \
+            --facts {input.facts:q} \
+            --text {input.text:q} \
+            --settings {params.settings:q} \
+            --edits {params.folder:q} \
+            {params.seeds:q} \
+            --out {output:q} \
+            > {log:q} 2>&1
+        """

@@ -1,0 +1,81 @@
+# fetch: models from their sources, datasets from the package, facts screened by each model.
+
+
+rule fetch_all:
+    localrule: True
+    input:
+        layout.targets(STUDY, "facts.parquet"),
+        "data/text/passages.jsonl",
+
+
+rule fetch_model:
+    input:
+        code=sources("mechunlearn.models.sources"),
+    output:
+        "models/{model}/model.json",
+    log:
+        "logs/fetch_model/{model}.log",
+    benchmark:
+        "models/{model}/timing.tsv"
+    threads: 1
+    resources:
+        mem_mb=4000,
+    params:
+        settings=model_settings,
+    conda:
+        "../envs/torch.yaml"
+    shell:
+        """
+        mechunlearn fetch-model \
+            --settings {params.settings:q} \
+            --out {output:q} \
+            > {log:q} 2>&1
+        """
+
+
+rule fetch_data:
+    input:
+        source="src/mechunlearn/resources/{dataset}",
+        code=sources("mechunlearn.facts.sports", "mechunlearn.facts.text"),
+    output:
+        "data/{dataset}",
+    log:
+        "logs/fetch_data/{dataset}.log",
+    threads: 1
+    conda:
+        "../envs/base.yaml"
+    shell:
+        """
+        mechunlearn fetch-data {input.source:q} {output:q} > {log:q} 2>&1
+        """
+
+
+rule screen:
+    input:
+        model="models/{model}/model.json",
+        facts="data/sports/athletes.csv",
+        code=sources("mechunlearn.evaluate.measure", "mechunlearn.facts.roles", *ASKS),
+    output:
+        f"{HOME}/facts.parquet",
+    log:
+        "logs/{study}/screen/{model}-{task}.log",
+    benchmark:
+        "results/{study}/timing/fetch/{model}-{task}.tsv"
+    threads: 1
+    resources:
+        mem_mb=3000,
+    params:
+        settings=screen_settings,
+        task=task_settings,
+    conda:
+        "../envs/torch.yaml"
+    shell:
+        """
+        mechunlearn screen \
+            --model {input.model:q} \
+            --facts {input.facts:q} \
+            --settings {params.settings:q} \
+            --task {params.task:q} \
+            --out {output:q} \
+            > {log:q} 2>&1
+        """

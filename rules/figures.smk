@@ -1,0 +1,28 @@
+# figures: every metric of the study with its interval, and each figure drawn from them.
+
+
+rule metrics:
+    input:
+        measurements=layout.measurement_files(STUDY),
+        code=sources("mechunlearn.metrics"),
+    output:
+        f"results/{STUDY.study}/metrics.csv",
+    log:
+        f"logs/{STUDY.study}/metrics.log",
+    benchmark:
+        f"results/{STUDY.study}/timing/figures/metrics.tsv"
+    threads: 1
+    params:
+        evaluate=gate_settings,
+        settings=report_settings,
+    conda:
+        "../envs/base.yaml"
+    shell:
+        """
+        mechunlearn metrics \
+            {input.measurements:q} \
+            --evaluate {params.evaluate:q} \
+            --settings {params.settings:q} \
+            --out {output:q} \
+            > {log:q} 2>&1
+        """

@@ -1,0 +1,64 @@
+# localize: score components by each localizer, then select what each localization may train.
+
+
+rule localize_all:
+    localrule: True
+    input:
+        layout.targets(STUDY, "selection/{localization}.json"),
+
+
+rule localize:
+    input:
+        model="models/{model}/model.json",
+        facts=f"{HOME}/facts.parquet",
+        code=localizer_sources,
+    output:
+        f"{HOME}/scores/{{localizer}}.parquet",
+    log:
+        "logs/{study}/localize/{model}-{task}/{localizer}.log",
+    benchmark:
+        "results/{study}/timing/localize/{model}-{task}-{localizer}.tsv"
+    threads: 1
+    resources:
+        mem_mb=3000,
+    params:
+        settings=localizer_settings,
+    conda:
+        "../envs/torch.yaml"
+    shell:
+        """
+        mechunlearn localize \
+            --model {input.model:q} \
+            --facts {input.facts:q} \
+            --method {wildcards.localizer:q} \
+            --settings {params.settings:q} \
+            --out {output:q} \
+            > {log:q} 2>&1
+        """
+
+
+rule select:
+    input:
+        unpack(selection_inputs),
+        model="models/{model}/model.json",
+        code=sources("mechunlearn.localize.select"),
+    output:
+        f"{HOME}/selection/{{localization}}.json",
+    log:
+        "logs/{study}/select/{model}-{task}/{localization}.log",
+    threads: 1
+    params:
+        settings=selection_settings,
+        options=selection_options,
+    conda:
+        "../envs/base.yaml"
+    shell:
+        """
+        mechunlearn select \
+            --model {input.model:q} \
+            --localization {wildcards.localization:q} \
+            --settings {params.settings:q} \
+            {params.options:q} \
+            --out {output:q} \
+            > {log:q} 2>&1
+        """

@@ -1,0 +1,225 @@
+"""The command line: one command a rule, each also of use on its own.
+
+Every command reads and writes the paths it is given; `--settings` takes the JSON of one block of the configuration,
+checked by the same models. Torch is imported only by the commands that run a model.
+"""
+
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from mechunlearn import artifacts, config
+from mechunlearn.errors import UserError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Localize, edit and attack knowledge in language models.",
+)
+SettingsType = TypeVar("SettingsType", bound=config.Settings)
+Settings = Annotated[str, typer.Option(help="JSON of the configuration block this command uses.")]
+Manifest = Annotated[Path, typer.Option("--model", help="The model's manifest, models/NAME/model.json.")]
+Facts = Annotated[Path, typer.Option(help="Facts: a dataset of data/ to screen, else facts.parquet.")]
+Text = Annotated[Path, typer.Option(help="Text passages, passages.jsonl.")]
+Out = Annotated[Path, typer.Option(help="The file to write.")]
+Seeds = Annotated[list[int], typer.Option("--seed", help="Seeds, one edit each.")]
+HeldOut = Annotated[int, typer.Option(help="How many passages are held out of training for measuring.")]
+
+
+def settings_of(model: type[SettingsType], text: str) -> SettingsType:
+    """A configuration block from its JSON. Raises ConfigError."""
+    try:
+        return model.model_validate_json(text)
+    except ValueError as error:
+        raise config.ConfigError(f"--settings: {error}") from None
+
+
+def main() -> None:
+    """Run the command line; a UserError is one sentence on stderr and exit code 1."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    try:
+        app()
+    except UserError as error:
+        print(f"mechunlearn: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+@app.command()
+def fetch_model(settings: Settings, out: Out) -> None:
+    """Bring a model here, verify it and write its manifest."""
+    from mechunlearn.models.sources import fetch
+
+    record = fetch(settings_of(config.ModelSettings, settings), out)
+    print(f"{record.source}: {len(record.files)} files, weights {record.sha256}")
+
+
+@app.command()
+def fetch_data(source: Path, out: Path) -> None:
+    """Check a shipped dataset and put it into data/."""
+    from mechunlearn.facts import sports, text
+
+    items = text.read(source) if source.suffix == ".jsonl" else sports.read(source)
+    with artifacts.atomic(out) as temporary:
+        temporary.write_bytes(source.read_bytes())
+    print(f"{out}: {len(items)} rows")
+
+
+@app.command()
+def screen(model: Manifest, facts: Facts, settings: Settings, task: Annotated[str, typer.Option()], out: Out) -> None:
+    """Ask the base model every fact and give the known ones their roles in a task."""
+    from mechunlearn.evaluate.measure import screen
+    from mechunlearn.facts import roles, sports
+    from mechunlearn.models.loading import load
+
+    every = sports.read(facts)
+    known, p_answer, rank = screen(load(model), every, settings_of(config.ScreenSettings, settings).threshold)
+    assigned = roles.assign(every, known, settings_of(config.TaskSettings, task), sports.wrong_sport)
+    artifacts.write_facts(out, assigned, p_answer, rank)
+    print(f"{sum(known)} of {len(every)} facts known")
+
+
+@app.command()
+def localize(model: Manifest, facts: Facts, method: Annotated[str, typer.Option()], settings: Settings, out: Out) -> None:
+    """Score a model's components by one localizer, on the facts the model knows."""
+    from mechunlearn import registry
+    from mechunlearn.models.loading import load
+
+    known = [fact for fact in artifacts.read_facts(facts) if fact.role != "unknown"]
+    function = registry.load("localizer", method)
+    scores = function(load(model), known, settings_of(config.LocalizeSettings, settings))
+    artifacts.write_table(out, scores)
+
+
+@app.command()
+def select(
+    model: Manifest,
+    localization: Annotated[str, typer.Option()],
+    settings: Settings,
+    out: Out,
+    scores: Annotated[Path | None, typer.Option(help="Scores of its localizer; none for a baseline.")] = None,
+    lookup: Annotated[Path | None, typer.Option(help="Fact lookup's selection, where it sets the budget.")] = None,
+) -> None:
+    """Choose what a localization may train, within the budget."""
+    from mechunlearn.localize.select import select
+    from mechunlearn.models.components import inventory
+    from mechunlearn.models.sources import read_manifest
+
+    selection = select(
+        localization,
+        inventory(read_manifest(model).folder),
+        settings_of(config.LocalizeSettings, settings),
+        artifacts.read_table(scores, artifacts.SCORE_COLUMNS) if scores else None,
+        artifacts.read_selection(lookup) if lookup else None,
+    )
+    artifacts.write_selection(out, selection)
+    print(f"{localization}: {selection.parameters:,} of {selection.total:,} parameters, budget {selection.budget:,}")
+
+
+@app.command()
+def edit(
+    model: Manifest,
+    facts: Facts,
+    text: Text,
+    selection: Annotated[Path, typer.Option()],
+    objective: Annotated[str, typer.Option()],
+    settings: Settings,
+    seed: Seeds,
+    held_out: HeldOut,
+    out: Annotated[Path, typer.Option(help="The folder for seedK/delta.safetensors and seedK/history.json.")],
+) -> None:
+    """Train an edit of the selected components, once a seed, and keep what changed."""
+    from mechunlearn.edit import delta
+    from mechunlearn.edit.train import edit
+    from mechunlearn.facts import text as passages
+    from mechunlearn.models.loading import load
+
+    chosen, rules = artifacts.read_selection(selection), settings_of(config.EditSettings, settings)
+    training, _ = passages.split(passages.read(text), held_out, seed=0)
+    known = artifacts.read_facts(facts, "forget", "maintain-train")
+    about = {"localization": chosen.localization, "objective": objective, "settings": rules.model_dump()}
+    for number in seed:
+        base = load(model)
+        names, history = edit(base, known, training, chosen, objective, rules, number)
+        folder = out / f"seed{number}"
+        artifacts.write_json(folder / "history.json", history)
+        delta.save(folder / "delta.safetensors", base, names, {**about, "seed": number})
+
+
+@app.command()
+def evaluate(
+    model: Manifest,
+    facts: Facts,
+    text: Text,
+    settings: Settings,
+    out: Out,
+    edits: Annotated[Path | None, typer.Option(help="Folder of seedK/delta.safetensors; none: the base model.")] = None,
+    seed: Seeds = [0],  # noqa: B006
+) -> None:
+    """Measure the base model, or an edit's every seed, through all elicitations and on held-out text."""
+    from mechunlearn.evaluate.measure import measure
+    from mechunlearn.facts import text as passages
+
+    rules = settings_of(config.EvaluateSettings, settings)
+    _, held_out = passages.split(passages.read(text), rules.texts, seed=0)
+    known = artifacts.read_facts(facts, "forget", "maintain-test")
+    stage, rows = ("edited" if edits else "base"), []
+    for number in seed:
+        rows += measure(_edited(model, edits, number), known, held_out, rules.elicitations, stage, number)
+    artifacts.write_table(out, artifacts.measurement_table(rows))
+
+
+@app.command()
+def attack(
+    model: Manifest,
+    facts: Facts,
+    text: Text,
+    method: Annotated[str, typer.Option()],
+    settings: Settings,
+    edits: Annotated[Path, typer.Option()],
+    seed: Seeds,
+    held_out: HeldOut,
+    out: Out,
+) -> None:
+    """Attack every seed of an edit by one method and measure what comes back."""
+    from mechunlearn import registry
+    from mechunlearn.facts import text as passages
+
+    function, rules = registry.load("attack", method), settings_of(config.RelearnSettings, settings)
+    training, _ = passages.split(passages.read(text), held_out, seed=0)
+    known = artifacts.read_facts(facts, "forget", "maintain-train", "maintain-test")
+    rows: list[dict[str, Any]] = []
+    for number in seed:
+        rows += function(_edited(model, edits, number), known, training, rules, number)
+    artifacts.write_table(out, artifacts.measurement_table(rows))
+
+
+@app.command()
+def metrics(measurements: list[Path], evaluate: Annotated[str, typer.Option()], settings: Settings, out: Out) -> None:
+    """Compute every metric of a study, with intervals, from its measurement files."""
+    from mechunlearn.metrics import metrics
+    from mechunlearn.study import cell_of
+
+    tables = {cell_of(path): artifacts.read_measurements(path) for path in measurements}
+    table = metrics(
+        tables, settings_of(config.EvaluateSettings, evaluate), settings_of(config.ReportSettings, settings)
+    )
+    artifacts.write_table(out, table)
+
+
+def _edited(model: Path, edits: Path | None, seed: int) -> Any:
+    """The base model, or one seed's edit of it."""
+    from mechunlearn.edit import delta
+    from mechunlearn.models.loading import load
+
+    loaded = load(model)
+    if edits:
+        delta.apply(edits / f"seed{seed}" / "delta.safetensors", loaded)
+    return loaded
+
+
+if __name__ == "__main__":
+    main()

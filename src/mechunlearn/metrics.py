@@ -1,0 +1,99 @@
+"""metrics.csv: every number of the report, from measurement rows and nothing else. Torch-free.
+
+metrics   measurement tables by cell -> one row per cell, stage, elicitation, role and metric
+
+    p_true          probability of the true answer among the options (published as "accuracy")
+    p_new           of the new answer
+    accuracy_true   share of facts whose likeliest option is the true answer
+    accuracy_new    whose likeliest option is the new answer
+    nll             mean cross-entropy of text, nats a token
+
+Option orders and seeds are averaged within a fact; `n` counts facts and intervals are over facts. Rows with
+`against` are paired differences (this cell minus the reference, on the same facts). `gate` is the base model's
+accuracy_true through the elicitation on the facts it knows; where `counts` is False the format says nothing about
+this model.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from mechunlearn.config import EvaluateSettings, ReportSettings
+from mechunlearn.stats import interval
+from mechunlearn.study import BASE, Cell
+
+COLUMNS = [
+    "model", "task", "localization", "objective", "stage", "elicitation", "role", "metric", "against",
+    "value", "low", "high", "n", "seeds", "gate", "counts",
+]  # fmt: skip
+GROUP = ["stage", "elicitation", "role"]
+REFERENCES = ("fact-lookup", "nonlocalized")
+
+
+def per_fact(rows: pd.DataFrame) -> pd.DataFrame:
+    """One row per stage, elicitation, role and fact: each metric, averaged over option orders and seeds."""
+    shares = rows.assign(
+        p_true=rows.p_true / rows.p_options,
+        p_new=rows.p_new / rows.p_options,
+        accuracy_true=(rows.choice == "true").astype(float),
+        accuracy_new=(rows.choice == "new").astype(float).where(rows.p_new.notna()),
+    )
+    is_text = shares.elicitation == "text"
+    for column in ("p_true", "p_new", "accuracy_true", "accuracy_new"):
+        shares[column] = shares[column].where(~is_text)
+    names = ["p_true", "p_new", "accuracy_true", "accuracy_new", "nll"]
+    return shares.groupby([*GROUP, "fact"], as_index=False)[names].mean()
+
+
+def gates(base: pd.DataFrame) -> dict[str, float]:
+    """Accuracy of the base model through each elicitation, over the facts it knows."""
+    facts = base[base.elicitation != "text"].groupby("elicitation").accuracy_true.mean()
+    return {str(name): float(value) for name, value in facts.items()}
+
+
+def metrics(
+    tables: Mapping[Cell, pd.DataFrame], evaluate: EvaluateSettings, report: ReportSettings
+) -> pd.DataFrame:
+    """All metrics of a study, sorted. `tables` holds the measurement rows of every cell, base cells included."""
+    rows: list[dict[str, object]] = []
+    facts = {cell: per_fact(table) for cell, table in tables.items()}
+    seeds = {cell: table.seed.nunique() for cell, table in tables.items()}
+    for cell, table in facts.items():
+        base = facts[Cell(cell.model, cell.task, BASE, "")]
+        gate = gates(base)
+        references: list[tuple[str, pd.DataFrame | None]] = [("", None)]
+        if cell.localization != BASE and not cell.attack:
+            references.append((BASE, base.assign(stage="edited")))
+        for name in REFERENCES if cell.localization != BASE else ():
+            other = facts.get(Cell(cell.model, cell.task, name, cell.objective, cell.attack))
+            if name != cell.localization and other is not None:
+                references.append((name, other))
+        for against, reference in references:
+            for row in _rows(table, reference, report):
+                passed = gate.get(str(row["elicitation"]), 1.0)
+                place = {"model": cell.model, "task": cell.task, "localization": cell.localization}
+                rows.append(
+                    {**place, "objective": cell.objective, **row, "against": against, "seeds": seeds[cell]}
+                    | {"gate": gate.get(str(row["elicitation"]), np.nan), "counts": passed >= evaluate.gate}
+                )
+    return pd.DataFrame(rows, columns=COLUMNS).sort_values(COLUMNS[:9], ignore_index=True)
+
+
+def _rows(
+    table: pd.DataFrame, reference: pd.DataFrame | None, report: ReportSettings
+) -> Sequence[dict[str, object]]:
+    names = ["p_true", "p_new", "accuracy_true", "accuracy_new", "nll"]
+    if reference is not None:
+        table = table.merge(reference, on=[*GROUP, "fact"], suffixes=("", " reference"))
+        table = table.assign(**{name: table[name] - table[f"{name} reference"] for name in names})
+    rows = []
+    for key, group in table.groupby(GROUP):
+        for name in names:
+            values = group[name].dropna().to_numpy(dtype=float)
+            if len(values):
+                share = name != "nll" and reference is None
+                value, low, high = interval(values, report.bootstrap, report.confidence, share)
+                where = dict(zip(GROUP, key, strict=True))
+                rows.append({**where, "metric": name, "value": value, "low": low, "high": high, "n": len(values)})
+    return rows

@@ -1,0 +1,42 @@
+"""How long each phase took and what it needed, from Snakemake's benchmark files. Torch-free.
+
+phases         one row per phase: jobs, seconds, peak memory
+closing_lines  what the workflow prints when it is done
+"""
+
+from pathlib import Path
+
+import pandas as pd
+
+from mechunlearn.config import Study
+from mechunlearn.study import RESULTS
+
+ORDER = ["fetch", "localize", "edit", "evaluate", "attack", "figures", "report"]
+
+
+def phases(study: Study) -> pd.DataFrame:
+    """Phase, jobs, seconds of all its jobs together, and the peak memory of its largest job in MB."""
+    files = sorted((RESULTS / study.study / "timing").glob("*/*.tsv"))
+    files += [Path("models") / model / "timing.tsv" for model in study.models]
+    rows = []
+    for file in files:
+        if file.is_file():
+            table = pd.read_csv(file, sep="\t", na_values="-")
+            phase = file.parent.name if file.parent.name in ORDER else "fetch"
+            rows.append({"phase": phase, "seconds": table["s"].sum(), "memory": table["max_rss"].max()})
+    table = pd.DataFrame(rows, columns=["phase", "seconds", "memory"])
+    grouped = table.groupby("phase").agg(jobs=("seconds", "size"), seconds=("seconds", "sum"), memory=("memory", "max"))
+    return grouped.reindex([phase for phase in ORDER if phase in grouped.index]).reset_index()
+
+
+def closing_lines(study: Study) -> str:
+    """Where the report is, and how long each phase took."""
+    table = phases(study)
+    width = max([len(phase) for phase in table.phase], default=0)
+    lines = [
+        f"  {row.phase:<{width}}  {row.jobs:>3} jobs  {row.seconds:>6.0f} s of computing  "
+        f"at most {row.memory / 1024:.1f} GB a job"
+        for row in table.itertuples()
+    ]
+    report = RESULTS / study.study / "report.html"
+    return "\n".join([*lines, f"Report: {report}" if report.exists() else f"No report yet: run `snakemake {report}`."])
