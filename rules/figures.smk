@@ -6,7 +6,8 @@ rule metrics:
         measurements=layout.measurement_files(STUDY),
         code=sources("mechunlearn.metrics"),
     output:
-        f"results/{STUDY.study}/metrics.csv",
+        table=f"results/{STUDY.study}/metrics.csv",
+        headline=f"results/{STUDY.study}/metrics.json",
     log:
         f"logs/{STUDY.study}/metrics.log",
     benchmark:
@@ -23,6 +24,7 @@ rule metrics:
             {input.measurements:q} \
             --evaluate {params.evaluate:q} \
             --settings {params.settings:q} \
-            --out {output:q} \
+            --out {output.table:q} \
+            --headline {output.headline:q} \
             > {log:q} 2>&1
         """

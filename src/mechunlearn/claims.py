@@ -14,7 +14,6 @@ from typing import Any
 
 import pandas as pd
 
-
 PAPER = "Mechanistic Unlearning"
 REFERENCE = "fact-lookup"
 TRACING = ("causal-tracing", "causal-tracing-mlps")
@@ -59,9 +58,7 @@ def _value(metrics: pd.DataFrame, **where: str) -> Evidence:
     return Evidence(float(row.value), float(row.low), float(row.high), int(row.n))
 
 
-def _hardest(
-    metrics: pd.DataFrame, localizations: tuple[str, ...], largest: bool, **where: str
-) -> Evidence:
+def _hardest(metrics: pd.DataFrame, localizations: tuple[str, ...], largest: bool, **where: str) -> Evidence:
     """Among the localizations, the row that is worst for the claim: largest, or smallest, in value."""
     found = [(name, _value(metrics, localization=name, **where)) for name in localizations]
     measured = [(name, evidence) for name, evidence in found if evidence.value is not None]
@@ -73,13 +70,27 @@ def _hardest(
 
 def _choice_gap(metrics: pd.DataFrame) -> Evidence:
     return _hardest(
-        metrics, RIVALS, True, stage="edited", elicitation="choice-text", role="forget", metric="p_new", against=REFERENCE
+        metrics,
+        RIVALS,
+        True,
+        stage="edited",
+        elicitation="choice-text",
+        role="forget",
+        metric="p_new",
+        against=REFERENCE,
     )
 
 
 def _letter_gap(metrics: pd.DataFrame) -> Evidence:
     return _hardest(
-        metrics, RIVALS, True, stage="edited", elicitation="choice-letter", role="forget", metric="p_new", against=REFERENCE
+        metrics,
+        RIVALS,
+        True,
+        stage="edited",
+        elicitation="choice-letter",
+        role="forget",
+        metric="p_new",
+        against=REFERENCE,
     )
 
 
@@ -87,7 +98,14 @@ def _relearn_gap(metrics: pd.DataFrame) -> Evidence:
     stages = [stage for stage in metrics.stage.unique() if str(stage).startswith("relearned@")]
     last = max(stages, key=lambda stage: int(stage.split("@")[1]), default="relearned")
     return _hardest(
-        metrics, RIVALS, False, stage=last, elicitation="completion", role="forget", metric="p_true", against=REFERENCE
+        metrics,
+        RIVALS,
+        False,
+        stage=last,
+        elicitation="completion",
+        role="forget",
+        metric="p_true",
+        against=REFERENCE,
     )
 
 
@@ -114,7 +132,14 @@ def _maintain(metrics: pd.DataFrame) -> Evidence:
 
 def _text(metrics: pd.DataFrame) -> Evidence:
     return _hardest(
-        metrics, (REFERENCE, *RIVALS), True, stage="edited", elicitation="text", role="text", metric="nll", against="base"
+        metrics,
+        (REFERENCE, *RIVALS),
+        True,
+        stage="edited",
+        elicitation="text",
+        role="text",
+        metric="nll",
+        against="base",
     )
 
 

@@ -83,7 +83,9 @@ def screen(model: Manifest, facts: Facts, settings: Settings, task: Annotated[st
 
 
 @app.command()
-def localize(model: Manifest, facts: Facts, method: Annotated[str, typer.Option()], settings: Settings, out: Out) -> None:
+def localize(
+    model: Manifest, facts: Facts, method: Annotated[str, typer.Option()], settings: Settings, out: Out
+) -> None:
     """Score a model's components by one localizer, on the facts the model knows."""
     from mechunlearn import registry
     from mechunlearn.models.loading import load
@@ -198,16 +200,43 @@ def attack(
 
 
 @app.command()
-def metrics(measurements: list[Path], evaluate: Annotated[str, typer.Option()], settings: Settings, out: Out) -> None:
+def schema(
+    check: Annotated[bool, typer.Option("--check", help="Write nothing; fail where a file is out of date.")] = False,
+) -> None:
+    """Regenerate config/schema.json and the table in config/README.md from the configuration's models."""
+    from mechunlearn import schema as generated
+
+    if not check:
+        generated.write()
+    elif stale := generated.stale():
+        raise config.ConfigError(f"{', '.join(stale)}: out of date; run `mechunlearn schema`.")
+
+
+@app.command()
+def validate(study: Path) -> None:
+    """Check a study's configuration without running anything."""
+    checked = config.load_study(study)
+    cells = len(checked.models) * len(checked.tasks) * len(checked.localizations) * len(checked.objectives)
+    print(f"{study}: fine; {cells} cells, {len(checked.seeds)} seeds each")
+
+
+@app.command()
+def metrics(
+    measurements: list[Path],
+    evaluate: Annotated[str, typer.Option()],
+    settings: Settings,
+    out: Out,
+    headline: Annotated[Path, typer.Option(help="The JSON file for the few numbers that `dvc metrics` shows.")],
+) -> None:
     """Compute every metric of a study, with intervals, from its measurement files."""
-    from mechunlearn.metrics import metrics
+    from mechunlearn import metrics
     from mechunlearn.study import cell_of
 
     tables = {cell_of(path): artifacts.read_measurements(path) for path in measurements}
-    table = metrics(
-        tables, settings_of(config.EvaluateSettings, evaluate), settings_of(config.ReportSettings, settings)
-    )
+    rules = settings_of(config.EvaluateSettings, evaluate), settings_of(config.ReportSettings, settings)
+    table = metrics.metrics(tables, *rules)
     artifacts.write_table(out, table)
+    artifacts.write_json(headline, metrics.headline(table))
 
 
 def _edited(model: Path, edits: Path | None, seed: int) -> Any:

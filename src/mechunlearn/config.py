@@ -65,7 +65,10 @@ class TaskSettings(Settings):
         description="`seeded`: a seeded random draw among the known facts; `first`: the first rows (as published).",
     )
     maintain_test: float = Field(
-        default=0.2, gt=0, lt=1, description="The fraction of the other known facts that is held out for measuring."
+        default=0.2,
+        gt=0,
+        lt=1,
+        description="The fraction of the other known facts that is held out for measuring.",
     )
     seed: int = Field(default=0, ge=0, description="Seed of the draw, the split and the new answers.")
 
@@ -82,7 +85,8 @@ class ProbeSettings(Settings):
     facts: int = Field(default=600, ge=10, description="How many facts the probes see, at most.")
     folds: int = Field(default=5, ge=2, description="Folds of the cross-validation.")
     layers: list[int] | None = Field(
-        default=None, description="Give the lookup layers by hand, e.g. the published ones, instead of by the rule."
+        default=None,
+        description="Give the lookup layers by hand, e.g. the published ones, instead of by the rule.",
     )
 
 
@@ -113,7 +117,10 @@ class LocalizeSettings(Settings):
 
     def for_localizer(self, name: str) -> str:
         """JSON of what one localizer reads, so that another's settings never rerun it."""
-        own = {"fact-lookup": {"probes": {"facts", "folds"}}, "causal-tracing": {"tracing": {"facts", "samples", "noise"}}}
+        own = {
+            "fact-lookup": {"probes": {"facts", "folds"}},
+            "causal-tracing": {"tracing": {"facts", "samples", "noise"}},
+        }
         return self.model_dump_json(include={**own.get(name, {"probes": True, "tracing": True}), "seed": True})
 
     def for_selection(self) -> str:
@@ -173,7 +180,8 @@ class RelearnSettings(Settings):
     texts: int = Field(default=2, ge=1, description="Text passages a step.")
     text_tokens: int = Field(default=64, ge=8, description="Text passages are cut to this many tokens.")
     both_halves: bool = Field(
-        default=True, description="Attack twice with the halves swapped, so that every forget fact is measured."
+        default=True,
+        description="Attack twice with the halves swapped, so that every forget fact is measured.",
     )
 
     @field_validator("steps")

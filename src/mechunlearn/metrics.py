@@ -52,9 +52,7 @@ def gates(base: pd.DataFrame) -> dict[str, float]:
     return {str(name): float(value) for name, value in facts.items()}
 
 
-def metrics(
-    tables: Mapping[Cell, pd.DataFrame], evaluate: EvaluateSettings, report: ReportSettings
-) -> pd.DataFrame:
+def metrics(tables: Mapping[Cell, pd.DataFrame], evaluate: EvaluateSettings, report: ReportSettings) -> pd.DataFrame:
     """All metrics of a study, sorted. `tables` holds the measurement rows of every cell, base cells included."""
     rows: list[dict[str, object]] = []
     facts = {cell: per_fact(table) for cell, table in tables.items()}
@@ -80,9 +78,7 @@ def metrics(
     return pd.DataFrame(rows, columns=COLUMNS).sort_values(COLUMNS[:9], ignore_index=True)
 
 
-def _rows(
-    table: pd.DataFrame, reference: pd.DataFrame | None, report: ReportSettings
-) -> Sequence[dict[str, object]]:
+def _rows(table: pd.DataFrame, reference: pd.DataFrame | None, report: ReportSettings) -> Sequence[dict[str, object]]:
     names = ["p_true", "p_new", "accuracy_true", "accuracy_new", "nll"]
     if reference is not None:
         table = table.merge(reference, on=[*GROUP, "fact"], suffixes=("", " reference"))
@@ -97,3 +93,35 @@ def _rows(
                 where = dict(zip(GROUP, key, strict=True))
                 rows.append({**where, "metric": name, "value": value, "low": low, "high": high, "n": len(values)})
     return rows
+
+
+def headline(table: pd.DataFrame) -> dict[str, object]:
+    """model -> task -> localization -> the few numbers that tell the story, for `dvc metrics`.
+
+    All through the training prompt but `choice`, which is options-as-text multiple choice; `relearned` is p_true of
+    the unseen half after the last relearning step.
+    """
+    plain = table[table.against.fillna("") == ""]
+    last = max((stage for stage in plain.stage.unique() if "@" in stage), key=lambda stage: int(stage.split("@")[1]))
+    wanted = {
+        "forget_p_new": ("edited", "completion", "forget", "p_new"),
+        "forget_p_true": ("edited", "completion", "forget", "p_true"),
+        "maintain_p_true": ("edited", "completion", "maintain-test", "p_true"),
+        "choice_p_new": ("edited", "choice-text", "forget", "p_new"),
+        "relearned_p_true": (last, "completion", "forget", "p_true"),
+        "text_nll": ("edited", "text", "text", "nll"),
+    }
+    found: dict[str, object] = {}
+    for name, (stage, elicitation, role, metric) in wanted.items():
+        rows = plain[
+            (plain.stage == stage)
+            & (plain.elicitation == elicitation)
+            & (plain.role == role)
+            & (plain.metric == metric)
+        ]
+        for row in rows.to_dict("records"):
+            place = found
+            for key in (row["model"], row["task"], row["localization"], row["objective"]):
+                place = place.setdefault(str(key), {})  # type: ignore[assignment]
+            place[name] = round(float(row["value"]), 6)
+    return found

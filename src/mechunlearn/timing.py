@@ -34,9 +34,9 @@ def closing_lines(study: Study) -> str:
     table = phases(study)
     width = max([len(phase) for phase in table.phase], default=0)
     lines = [
-        f"  {row.phase:<{width}}  {row.jobs:>3} jobs  {row.seconds:>6.0f} s of computing  "
-        f"at most {row.memory / 1024:.1f} GB a job"
-        for row in table.itertuples()
+        f"  {row['phase']:<{width}}  {row['jobs']:>3} jobs  {row['seconds']:>6.0f} s of computing  "
+        f"at most {row['memory'] / 1024:.1f} GB a job"
+        for row in table.to_dict("records")
     ]
     report = RESULTS / study.study / "report.html"
     return "\n".join([*lines, f"Report: {report}" if report.exists() else f"No report yet: run `snakemake {report}`."])

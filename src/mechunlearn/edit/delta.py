@@ -52,7 +52,9 @@ def apply(path: str | Path, model: Model) -> dict[str, Any]:
             f"({model.manifest.source}); a delta fits only its own base."
         )
     parameters = dict(model.network.named_parameters())
-    wrong = [name for name, tensor in tensors.items() if name not in parameters or parameters[name].shape != tensor.shape]
+    wrong = [
+        name for name, tensor in tensors.items() if name not in parameters or parameters[name].shape != tensor.shape
+    ]
     if wrong:
         raise ArtifactError(f"{path} names tensors that the model does not have: {', '.join(wrong)}.")
     with torch.no_grad():

@@ -16,7 +16,12 @@ from mechunlearn.registry import load as method
 
 
 def measure(
-    model: Model, facts: Sequence[Fact], passages: Sequence[Passage], elicitations: Sequence[str], stage: str, seed: int
+    model: Model,
+    facts: Sequence[Fact],
+    passages: Sequence[Passage],
+    elicitations: Sequence[str],
+    stage: str,
+    seed: int,
 ) -> list[dict[str, Any]]:
     """Measurement rows of a model (see artifacts.MEASUREMENT_COLUMNS)."""
     roles = {fact.id: fact.role for fact in facts}

@@ -9,7 +9,10 @@ from mechunlearn.facts import Fact
 
 
 def assign(
-    facts: Sequence[Fact], known: Sequence[bool], task: TaskSettings, new_answer: Callable[[Fact, random.Random], str]
+    facts: Sequence[Fact],
+    known: Sequence[bool],
+    task: TaskSettings,
+    new_answer: Callable[[Fact, random.Random], str],
 ) -> list[Fact]:
     """Give every fact its role, in the order given; forget facts also get their new answer.
 
@@ -21,7 +24,7 @@ def assign(
     if len(pool) < task.forget + 2:
         raise FactError(
             f"forget is {task.forget}, but the model knows {len(pool)} of {len(facts)} facts; allowed: at most "
-            f"{max(0, len(pool) - 2)}, so that at least two facts are left to keep. A lower screen.threshold admits more."
+            f"{max(0, len(pool) - 2)}, so that two facts are left to keep. A lower screen.threshold admits more."
         )
     rng = random.Random(f"roles-{task.seed}")
     shuffled = rng.sample(pool, len(pool))

@@ -103,7 +103,10 @@ def trace(model: Model, ids: Sequence[int], subject: Sequence[int], answer: int,
             mixed = mixed.clone()
             size = mixed.shape[-1] // layout.heads
             for head in range(layout.heads):
-                rows, columns = slice((1 + head) * samples, (2 + head) * samples), slice(head * size, (head + 1) * size)
+                rows, columns = (
+                    slice((1 + head) * samples, (2 + head) * samples),
+                    slice(head * size, (head + 1) * size),
+                )
                 mixed[rows, :, columns] = clean[name][..., columns]
             return mixed
 

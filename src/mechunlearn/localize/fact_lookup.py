@@ -57,7 +57,13 @@ def fact_lookup(model: Model, facts: Sequence[Fact], settings: LocalizeSettings)
             right = probe(states[layer], answers, settings.probes.folds, settings.seed) == answers
             tables.append(
                 pd.DataFrame(
-                    {"fact": [fact.id for fact in chosen], "layer": layer, "kind": kind, "head": -1, "effect": 1.0 * right}
+                    {
+                        "fact": [fact.id for fact in chosen],
+                        "layer": layer,
+                        "kind": kind,
+                        "head": -1,
+                        "effect": 1.0 * right,
+                    }
                 )
             )
     return pd.concat(tables, ignore_index=True)

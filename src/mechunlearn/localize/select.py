@@ -55,7 +55,7 @@ def select(
         return selected(components, count, rule=rule, first=first, last=last, chance=chance)
     if localization in ("all-mlps", "nonlocalized"):
         components = layout.all(*(("mlp",) if localization == "all-mlps" else MATRICES))
-        return selected(components, total)
+        return selected(components, sum(layout.parameters(component) for component in components))
     budget = _budget(settings.budget, total, lookup)
     if localization in BASELINES:
         layers = random.Random(f"random-mlps-{settings.seed}").sample(range(layout.layers), layout.layers)

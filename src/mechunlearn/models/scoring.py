@@ -128,7 +128,7 @@ def _batches(sequences: Sequence[Sequence[int]], tokens: int = BATCH_TOKENS) -> 
 
 def _common_prefix(sequences: Sequence[Sequence[int]]) -> int:
     """How many first tokens all sequences share, leaving each at least one of its own."""
-    first, last = min(sequences), max(sequences)
+    first, last = min(map(list, sequences)), max(map(list, sequences))
     limit = min(len(sequence) for sequence in sequences) - 1
     for index in range(limit):
         if first[index] != last[index]:

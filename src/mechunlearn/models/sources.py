@@ -60,7 +60,7 @@ def describe(folder: Path, settings: ModelSettings) -> Manifest:
             f"{folder} holds no model in Hugging Face format: config.json and *.safetensors are needed "
             "(pickled weights are refused)."
         )
-    files = {path.name: {"sha256": sha256(path), "bytes": path.stat().st_size} for path in paths}
+    files: dict[str, dict[str, int | str]] = {path.name: {"sha256": sha256(path), "bytes": path.stat().st_size} for path in paths}
     weights = "".join(f"{name} {files[name]['sha256']}\n" for name in sorted(names) if name.endswith(".safetensors"))
     digest = hashlib.sha256(weights.encode()).hexdigest()
     return Manifest(settings.source, str(folder), settings.dtype, digest, files)

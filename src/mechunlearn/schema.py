@@ -1,0 +1,72 @@
+"""What is generated from the configuration's models: the JSON schema and the table in config/README.md.
+
+write   regenerate both
+stale   which of them no longer agree with the models
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from mechunlearn import registry
+from mechunlearn.artifacts import atomic
+from mechunlearn.config import Study
+
+SCHEMA, README = Path("config/schema.json"), Path("config/README.md")
+BEGIN, END = "<!-- generated: mechunlearn schema -->", "<!-- end of generated -->"
+
+
+def write() -> None:
+    """Regenerate the schema and the README's table."""
+    for path, text in _generated().items():
+        with atomic(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+
+def stale() -> list[str]:
+    """The generated files that differ from what the models say now."""
+    return [str(path) for path, text in _generated().items() if not path.exists() or path.read_text("utf-8") != text]
+
+
+def _generated() -> dict[Path, str]:
+    readme = README.read_text(encoding="utf-8") if README.exists() else f"{BEGIN}\n{END}\n"
+    table = f"{BEGIN}\n{_table()}\n{END}"
+    return {
+        SCHEMA: json.dumps(_schema(), indent=2, ensure_ascii=False) + "\n",
+        README: re.sub(f"{re.escape(BEGIN)}.*{re.escape(END)}", lambda _: table, readme, flags=re.DOTALL),
+    }
+
+
+def _schema() -> dict[str, Any]:
+    """The study's JSON schema, with the known method names as enumerations so that editors complete them."""
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Study.model_json_schema()}
+    names = {"localizations": registry.localizations()}
+    names |= {f"{kind}s": sorted(registry.methods(kind)) for kind in ("objective", "attack")}
+    for key, known in names.items():
+        schema["properties"][key]["items"]["enum"] = known
+    elicitations = schema["$defs"]["EvaluateSettings"]["properties"]["elicitations"]
+    elicitations["items"]["enum"] = sorted(registry.methods("elicitation"))
+    return schema
+
+
+def _table() -> str:
+    schema = _schema()
+    lines = ["| key | default | meaning |", "| --- | --- | --- |"]
+    lines += [f"| `{key}` | {default} | {meaning} |" for key, default, meaning in _rows(schema, schema, "")]
+    return "\n".join(lines)
+
+
+def _rows(schema: dict[str, Any], block: dict[str, Any], prefix: str) -> list[tuple[str, str, str]]:
+    rows: list[tuple[str, str, str]] = []
+    for name, entry in block["properties"].items():
+        key = f"{prefix}{name}"
+        named: dict[str, Any] = next(iter(entry.get("patternProperties", {}).values()), {})
+        inner = entry.get("$ref") or named.get("$ref")
+        nested = schema["$defs"][inner.rsplit("/", 1)[1]] if inner else None
+        default = f"`{json.dumps(entry['default'])}`" if "default" in entry else "required"
+        default = "" if nested else default
+        rows.append((key, default, entry.get("description") or (nested or {}).get("description", "")))
+        if nested:
+            rows += _rows(schema, nested, f"{key}.{'NAME.' if named else ''}")
+    return [(key, default, meaning.replace("\n", " ").replace("|", "\\|")) for key, default, meaning in rows]
