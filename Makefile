@@ -20,10 +20,10 @@ $(STAMP): envs/requirements.lock pyproject.toml
 	touch $@
 
 reproduce: setup ## run the default study to results/default/report.html
-	snakemake --configfile $(STUDY)
+	mechunlearn run --configfile $(STUDY)
 
 smoke: setup ## run every phase in minutes to results/smoke/report.html
-	snakemake --configfile config/smoke.yaml
+	mechunlearn run --configfile config/smoke.yaml
 
 test: setup lint ## check formatting, types and docs, then run all tests
 	python -m pytest

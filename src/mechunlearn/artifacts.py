@@ -13,9 +13,10 @@ new file or what stood there before.
 import hashlib
 import json
 import os
-import tempfile
+import re
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -51,13 +52,11 @@ def atomic(path: str | Path) -> Iterator[Path]:
     Raises ArtifactError, naming the path, where the file system refuses (no permission, no space).
     """
     path = Path(path)
-    temporary: Path | None = None
+    temporary = path.parent / f".{path.name}.{os.getpid()}.part"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-        os.close(handle)
-        temporary = Path(name)
-        temporary.chmod(0o644)
+        sweep(path.parent, f".{path.name}.*.part")
+        temporary.touch()
         yield temporary
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
@@ -65,8 +64,20 @@ def atomic(path: str | Path) -> Iterator[Path]:
     except OSError as error:
         raise ArtifactError(f"{path} cannot be written: {error.strerror or error}.") from error
     finally:
-        if temporary is not None:
+        with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def sweep(folder: Path, pattern: str) -> None:
+    """Remove what killed processes left unfinished; the last number in such a name is the process's id."""
+    for path in folder.glob(pattern):
+        process = int(re.findall(r"\d+", path.name)[-1])
+        try:
+            os.kill(process, 0)
+        except ProcessLookupError:
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        except PermissionError:
+            continue
 
 
 def sha256(path: str | Path) -> str:

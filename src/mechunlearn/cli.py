@@ -5,6 +5,7 @@ checked by the same models. Torch is imported only by the commands that run a mo
 """
 
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -197,6 +198,15 @@ def attack(
     for number in seed:
         rows += function(_edited(model, edits, number), known, training, rules, number)
     artifacts.write_table(out, artifacts.measurement_table(rows))
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def run(context: typer.Context) -> None:
+    """Run the workflow; arguments go to snakemake. A lock that a killed run left behind is removed first."""
+    from mechunlearn.workflow import clear_stale_lock
+
+    clear_stale_lock()
+    os.execvp("snakemake", ["snakemake", *context.args])
 
 
 @app.command()

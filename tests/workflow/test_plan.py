@@ -1,0 +1,78 @@
+"""What the workflow would do, from dry runs."""
+
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mechunlearn.config import load_study
+from tests import checkout
+
+STUDIES = sorted(path.name for path in (checkout.ROOT / "config").glob("*.yaml"))
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return checkout.copy(tmp_path_factory.mktemp("fresh"))
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_cell_of_a_study_is_edited_evaluated_and_attacked_once(fresh, name):
+    study = load_study(checkout.ROOT / "config" / name)
+    cells = len(study.models) * len(study.tasks) * len(study.localizations) * len(study.objectives)
+    jobs = checkout.planned(fresh, config=f"config/{name}")
+    assert (jobs["edit"], jobs["evaluate"], jobs["attack"]) == (cells, cells, cells * len(study.attacks))
+    assert jobs["evaluate_base"] == len(study.models) * len(study.tasks)
+
+
+def test_planning_never_imports_torch(fresh, tmp_path, monkeypatch):
+    (tmp_path / "torch.py").write_text("raise ImportError('the plan must not need torch')")
+    environment = checkout.environment(fresh)
+    monkeypatch.setattr(
+        checkout,
+        "environment",
+        lambda folder: {**environment, "PYTHONPATH": f"{tmp_path}{os.pathsep}{environment['PYTHONPATH']}"},
+    )
+    assert checkout.planned(fresh)["edit"] == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"edit": {"learning_rat": 1}}, "unknown key `edit.learning_rat`; did you mean `learning_rate`?"),
+        ({"localizations": ["fact-lokup"]}, "unknown name 'fact-lokup' - did you mean 'fact-lookup'?"),
+        ({"localize": {"budget": 0}}, "`localize.budget` is 0"),
+        ({"edit": {"steps": "many"}}, "`edit.steps` is 'many'"),
+    ],
+)
+def test_a_wrong_configuration_ends_the_plan_with_one_sentence(fresh, change, sentence):
+    study = yaml.safe_load((fresh / checkout.SMOKE).read_text())
+    (fresh / "config" / "wrong.yaml").write_text(yaml.safe_dump({**study, **change}))
+    process = checkout.snakemake(fresh, "-n", config="config/wrong.yaml")
+    (fresh / "config" / "wrong.yaml").unlink()
+    assert process.returncode != 0
+    assert sentence in process.stdout + process.stderr
+    assert "Traceback" not in process.stderr
+
+
+@pytest.mark.parametrize(
+    "target", ["fetch_all", "localize_all", "edit_all", "evaluate_all", "attack_all", "figures", "report"]
+)
+def test_every_phase_is_a_target(fresh, target):
+    assert checkout.planned(fresh, target)[target] == 1
+
+
+def test_dvc_covers_every_model_and_task_of_the_default_study():
+    stages = yaml.safe_load((checkout.ROOT / "dvc.yaml").read_text())
+    study = load_study(checkout.ROOT / "config" / "config.yaml")
+    homes = [value for variable in stages["vars"] for value in variable.values()]
+    assert sorted(homes) == sorted(f"results/{study.study}/{m}/{t}" for m in study.models for t in study.tasks)
+
+
+def test_dvc_never_deletes_what_snakemake_made():
+    stages = yaml.safe_load((checkout.ROOT / "dvc.yaml").read_text())["stages"]
+    outs = [out for stage in stages.values() for out in stage["outs"] + stage.get("metrics", [])]
+    assert all(next(iter(out.values()))["persist"] for out in outs)
+    names = [next(iter(out)) for out in outs]
+    assert len(set(names)) == len(names)

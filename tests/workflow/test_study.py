@@ -1,0 +1,92 @@
+"""The smoke study, run for real from fetch to report."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from tests import checkout
+
+pytestmark = pytest.mark.study
+
+
+def test_it_ends_with_a_report_and_nothing_left_to_do(finished):
+    assert (finished / "results/smoke/report.html").stat().st_size > 100_000
+    assert checkout.planned(finished) == {}
+
+
+def test_it_says_where_the_report_is_and_how_long_each_phase_took(finished):
+    (finished / "results/smoke/report.html").unlink()
+    process = checkout.snakemake(finished)
+    assert "Report: results/smoke/report.html" in process.stdout + process.stderr
+    for phase in ("fetch", "localize", "edit", "evaluate", "attack", "figures"):
+        assert f"  {phase} " in process.stdout + process.stderr
+
+
+def test_every_number_carries_its_n_and_its_interval(finished):
+    metrics = pd.read_csv(finished / "results/smoke/metrics.csv")
+    assert (metrics.n > 0).all()
+    assert ((metrics.low <= metrics.value + 1e-6) & (metrics.value <= metrics.high + 1e-6)).all()
+    claims = json.loads((finished / "results/smoke/claims.json").read_text())
+    assert {claim["verdict"] for claim in claims} <= {"reproduced", "not reproduced", "not measurable here"}
+
+
+def test_the_edit_did_what_it_was_trained_for(finished):
+    metrics = pd.read_csv(finished / "results/smoke/metrics.csv", keep_default_na=False)
+    rows = metrics.query("elicitation == 'completion' and role == 'forget' and metric == 'p_true' and against == ''")
+    before = float(rows[rows.stage == "base"].value.iloc[0])
+    after = rows[(rows.stage == "edited") & (rows.localization == "fact-lookup")].value.astype(float).iloc[0]
+    assert after < before / 2
+
+
+@pytest.mark.parametrize(
+    ("changed", "reruns", "spares"),
+    [
+        ("edit/train.py", {"edit", "evaluate", "attack", "metrics"}, {"localize", "screen", "evaluate_base"}),
+        ("attack/relearn.py", {"attack", "metrics"}, {"edit", "evaluate", "localize"}),
+        ("localize/causal_tracing.py", {"localize", "select"}, {"screen", "evaluate_base"}),
+        ("metrics.py", {"metrics"}, {"edit", "evaluate", "attack", "localize"}),
+    ],
+)
+def test_changing_a_source_reruns_what_depends_on_it_and_no_more(finished, source, changed, reruns, spares):
+    source(changed)
+    jobs = checkout.planned(finished)
+    assert reruns <= set(jobs)
+    assert not spares & set(jobs)
+
+
+def test_changing_one_localizer_spares_the_other(finished, source):
+    source("localize/causal_tracing.py")
+    assert checkout.planned(finished)["localize"] == 1
+
+
+def test_changing_a_figure_redraws_that_figure_only(finished, source):
+    source("figures/relearning.py")
+    jobs = checkout.planned(finished)
+    assert jobs["figure"] == 1
+    assert set(jobs) <= {"figure", "figures", "report", "all"}
+
+
+def test_a_new_learning_rate_reruns_its_own_cell_only(finished):
+    text = (finished / checkout.SMOKE).read_text()
+    (finished / "config/other.yaml").write_text(text.replace("nonlocalized: 3.0e-5", "nonlocalized: 2.0e-5"))
+    jobs = checkout.planned(finished, config="config/other.yaml")
+    assert (jobs["edit"], jobs["evaluate"], jobs["attack"]) == (1, 1, 1)
+
+
+def test_a_second_run_of_the_computation_gives_the_same_bytes(finished):
+    before = (finished / "results/smoke/metrics.csv").read_bytes()
+    process = checkout.snakemake(finished, "--forcerun", "screen", "localize", "results/smoke/metrics.csv")
+    assert process.returncode == 0, process.stderr[-3000:]
+    assert (finished / "results/smoke/metrics.csv").read_bytes() == before
+
+
+def test_too_large_a_forget_set_is_refused_as_soon_as_screening_knows(finished):
+    text = (finished / checkout.SMOKE).read_text()
+    (finished / "config/large.yaml").write_text(
+        text.replace("forget: 4", "forget: 400").replace("study: smoke", "study: large")
+    )
+    process = checkout.snakemake(finished, config="config/large.yaml")
+    assert process.returncode != 0
+    assert "forget is 400, but the model knows" in process.stdout + process.stderr
+    assert not list((finished / "results/large").rglob("*.safetensors"))
