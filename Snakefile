@@ -6,7 +6,8 @@ from snakemake.utils import min_version
 min_version("9.25")
 
 
-if "models" not in config:  # a study given by --configfile stands alone; nothing of the default mixes in
+# A study given by --configfile stands alone: nothing of the default mixes in.
+if "models" not in config:
 
     configfile: "config/config.yaml"
 

@@ -2,9 +2,9 @@
 
 
 rule attack_all:
-    localrule: True
     input:
         layout.targets(STUDY, "attacks/{attack}/{localization}/{objective}.parquet"),
+    localrule: True
 
 
 rule attack:
@@ -20,6 +20,8 @@ rule attack:
         "logs/{study}/attack/{model}-{task}/{attack}-{localization}-{objective}.log",
     benchmark:
         "results/{study}/timing/attack/{model}-{task}-{attack}-{localization}-{objective}.tsv"
+    conda:
+        "../envs/torch.yaml"
     threads: 1
     resources:
         mem_mb=5000,
@@ -28,8 +30,6 @@ rule attack:
         seeds=seed_options,
         held_out=STUDY.evaluate.texts,
         folder=edit_folder,
-    conda:
-        "../envs/torch.yaml"
     shell:
         """
         mechunlearn attack \
@@ -42,5 +42,5 @@ rule attack:
             {params.seeds:q} \
             --held-out {params.held_out} \
             --out {output:q} \
-            > {log:q} 2>&1
+            >{log:q} 2>&1
         """

@@ -2,9 +2,9 @@
 
 
 rule edit_all:
-    localrule: True
     input:
         layout.targets(STUDY, "edits/{localization}/{objective}/seed{seed}/delta.safetensors"),
+    localrule: True
 
 
 rule edit:
@@ -21,6 +21,8 @@ rule edit:
         "logs/{study}/edit/{model}-{task}/{localization}-{objective}.log",
     benchmark:
         "results/{study}/timing/edit/{model}-{task}-{localization}-{objective}.tsv"
+    conda:
+        "../envs/torch.yaml"
     threads: 1
     resources:
         mem_mb=5000,
@@ -29,8 +31,6 @@ rule edit:
         seeds=seed_options,
         held_out=STUDY.evaluate.texts,
         folder=edit_folder,
-    conda:
-        "../envs/torch.yaml"
     shell:
         """
         mechunlearn edit \
@@ -43,5 +43,5 @@ rule edit:
             {params.seeds:q} \
             --held-out {params.held_out} \
             --out {params.folder:q} \
-            > {log:q} 2>&1
+            >{log:q} 2>&1
         """

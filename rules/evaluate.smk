@@ -2,9 +2,13 @@
 
 
 rule evaluate_all:
-    localrule: True
     input:
-        layout.targets(STUDY, "measurements/base.parquet", "measurements/{localization}/{objective}.parquet"),
+        layout.targets(
+            STUDY,
+            "measurements/base.parquet",
+            "measurements/{localization}/{objective}.parquet",
+        ),
+    localrule: True
 
 
 rule evaluate_base:
@@ -19,13 +23,13 @@ rule evaluate_base:
         "logs/{study}/evaluate/{model}-{task}/base.log",
     benchmark:
         "results/{study}/timing/evaluate/{model}-{task}-base.tsv"
+    conda:
+        "../envs/torch.yaml"
     threads: 1
     resources:
         mem_mb=4000,
     params:
         settings=evaluate_settings,
-    conda:
-        "../envs/torch.yaml"
     shell:
         """
         mechunlearn evaluate \
@@ -34,7 +38,7 @@ rule evaluate_base:
             --text {input.text:q} \
             --settings {params.settings:q} \
             --out {output:q} \
-            > {log:q} 2>&1
+            >{log:q} 2>&1
         """
 
 
@@ -51,6 +55,8 @@ rule evaluate:
         "logs/{study}/evaluate/{model}-{task}/{localization}-{objective}.log",
     benchmark:
         "results/{study}/timing/evaluate/{model}-{task}-{localization}-{objective}.tsv"
+    conda:
+        "../envs/torch.yaml"
     threads: 1
     resources:
         mem_mb=4000,
@@ -58,8 +64,6 @@ rule evaluate:
         settings=evaluate_settings,
         seeds=seed_options,
         folder=edit_folder,
-    conda:
-        "../envs/torch.yaml"
     shell:
         """
         mechunlearn evaluate \
@@ -70,5 +74,5 @@ rule evaluate:
             --edits {params.folder:q} \
             {params.seeds:q} \
             --out {output:q} \
-            > {log:q} 2>&1
+            >{log:q} 2>&1
         """

@@ -2,10 +2,10 @@
 
 
 rule fetch_all:
-    localrule: True
     input:
         layout.targets(STUDY, "facts.parquet"),
         "data/text/passages.jsonl",
+    localrule: True
 
 
 rule fetch_model:
@@ -17,19 +17,19 @@ rule fetch_model:
         "logs/fetch_model/{model}.log",
     benchmark:
         "models/{model}/timing.tsv"
+    conda:
+        "../envs/torch.yaml"
     threads: 1
     resources:
         mem_mb=4000,
     params:
         settings=model_settings,
-    conda:
-        "../envs/torch.yaml"
     shell:
         """
         mechunlearn fetch-model \
             --settings {params.settings:q} \
             --out {output:q} \
-            > {log:q} 2>&1
+            >{log:q} 2>&1
         """
 
 
@@ -41,12 +41,12 @@ rule fetch_data:
         "data/{dataset}",
     log:
         "logs/fetch_data/{dataset}.log",
-    threads: 1
     conda:
         "../envs/base.yaml"
+    threads: 1
     shell:
         """
-        mechunlearn fetch-data {input.source:q} {output:q} > {log:q} 2>&1
+        mechunlearn fetch-data {input.source:q} {output:q} >{log:q} 2>&1
         """
 
 
@@ -61,14 +61,14 @@ rule screen:
         "logs/{study}/screen/{model}-{task}.log",
     benchmark:
         "results/{study}/timing/fetch/{model}-{task}.tsv"
+    conda:
+        "../envs/torch.yaml"
     threads: 1
     resources:
         mem_mb=3000,
     params:
         settings=screen_settings,
         task=task_settings,
-    conda:
-        "../envs/torch.yaml"
     shell:
         """
         mechunlearn screen \
@@ -77,5 +77,5 @@ rule screen:
             --settings {params.settings:q} \
             --task {params.task:q} \
             --out {output:q} \
-            > {log:q} 2>&1
+            >{log:q} 2>&1
         """

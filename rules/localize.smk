@@ -2,9 +2,9 @@
 
 
 rule localize_all:
-    localrule: True
     input:
         layout.targets(STUDY, "selection/{localization}.json"),
+    localrule: True
 
 
 rule localize:
@@ -18,13 +18,13 @@ rule localize:
         "logs/{study}/localize/{model}-{task}/{localizer}.log",
     benchmark:
         "results/{study}/timing/localize/{model}-{task}-{localizer}.tsv"
+    conda:
+        "../envs/torch.yaml"
     threads: 1
     resources:
         mem_mb=3000,
     params:
         settings=localizer_settings,
-    conda:
-        "../envs/torch.yaml"
     shell:
         """
         mechunlearn localize \
@@ -33,7 +33,7 @@ rule localize:
             --method {wildcards.localizer:q} \
             --settings {params.settings:q} \
             --out {output:q} \
-            > {log:q} 2>&1
+            >{log:q} 2>&1
         """
 
 
@@ -46,12 +46,12 @@ rule select:
         f"{HOME}/selection/{{localization}}.json",
     log:
         "logs/{study}/select/{model}-{task}/{localization}.log",
+    conda:
+        "../envs/base.yaml"
     threads: 1
     params:
         settings=selection_settings,
         options=selection_options,
-    conda:
-        "../envs/base.yaml"
     shell:
         """
         mechunlearn select \
@@ -60,5 +60,5 @@ rule select:
             --settings {params.settings:q} \
             {params.options:q} \
             --out {output:q} \
-            > {log:q} 2>&1
+            >{log:q} 2>&1
         """

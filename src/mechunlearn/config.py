@@ -59,7 +59,7 @@ class TaskSettings(Settings):
     """One set of facts to forget, and how it is drawn."""
 
     facts: Literal["sports"] = Field(description="The fact set.")
-    forget: int = Field(ge=1, description="How many known facts are edited (paper: 16 or 64 athletes).")
+    forget: int = Field(ge=2, description="How many known facts are edited (paper: 16 or 64 athletes).")
     draw: Literal["seeded", "first"] = Field(
         default="seeded",
         description="`seeded`: a seeded random draw among the known facts; `first`: the first rows (as published).",
