@@ -1,6 +1,6 @@
 """The papers' claims as checks. Torch-free.
 
-CLAIMS   each claim: id, where the paper makes it, what it says in our words, the published value
+CLAIMS   each claim: where the paper makes it, what it says in our words, the published value, what we measure
 check    a study's metrics -> every claim with our value, its interval and a verdict
 
 Verdicts: `reproduced` where the interval of the statistic lies wholly on the claim's side of its bound, `not
@@ -8,139 +8,34 @@ reproduced` where it does not, `not measurable here` where this study lacks what
 cannot use the format. A claim that fails is a result.
 """
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
 PAPER = "Mechanistic Unlearning"
-REFERENCE = "fact-lookup"
 TRACING = ("causal-tracing", "causal-tracing-mlps")
 RIVALS = (*TRACING, "all-mlps", "nonlocalized")
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """A statistic with its interval; `value` is None where it cannot be measured, and `note` says why."""
-
-    value: float | None = None
-    low: float | None = None
-    high: float | None = None
-    n: int = 0
-    note: str = ""
+EVERY = ("fact-lookup", *RIVALS)
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim holds where its statistic's whole interval lies above (or below) `bound`."""
+    """A claim holds where the whole interval of its statistic lies above `bound`, or below it.
+
+    among   the localizations it speaks of; the one that is hardest for the claim decides
+    where   which row of the metrics is the statistic; stage `relearned` is the last relearning step
+    """
 
     id: str
     section: str
     sentence: str
     statistic: str
     published: str
-    evidence: Callable[[pd.DataFrame], Evidence]
+    among: tuple[str, ...]
+    where: dict[str, str]
     bound: float = 0.0
     above: bool = True
-
-
-def _value(metrics: pd.DataFrame, **where: str) -> Evidence:
-    """The one row that matches, or why there is none."""
-    rows = metrics
-    for column, value in where.items():
-        rows = rows[rows[column].fillna("") == value]
-    if rows.empty:
-        return Evidence(note=f"this study has no {where.get('localization', 'such')} measurement.")
-    row = rows.iloc[0]
-    if not row.counts:
-        return Evidence(note=f"the base model answers {where['elicitation']} at {row.gate:.2f}, too near chance.")
-    return Evidence(float(row.value), float(row.low), float(row.high), int(row.n))
-
-
-def _hardest(metrics: pd.DataFrame, localizations: tuple[str, ...], largest: bool, **where: str) -> Evidence:
-    """Among the localizations, the row that is worst for the claim: largest, or smallest, in value."""
-    found = [(name, _value(metrics, localization=name, **where)) for name in localizations]
-    measured = [(name, evidence) for name, evidence in found if evidence.value is not None]
-    if not measured:
-        return found[0][1]
-    name, worst = (max if largest else min)(measured, key=lambda item: item[1].value or 0.0)
-    return Evidence(worst.value, worst.low, worst.high, worst.n, f"hardest rival: {name}.")
-
-
-def _choice_gap(metrics: pd.DataFrame) -> Evidence:
-    return _hardest(
-        metrics,
-        RIVALS,
-        True,
-        stage="edited",
-        elicitation="choice-text",
-        role="forget",
-        metric="p_new",
-        against=REFERENCE,
-    )
-
-
-def _letter_gap(metrics: pd.DataFrame) -> Evidence:
-    return _hardest(
-        metrics,
-        RIVALS,
-        True,
-        stage="edited",
-        elicitation="choice-letter",
-        role="forget",
-        metric="p_new",
-        against=REFERENCE,
-    )
-
-
-def _relearn_gap(metrics: pd.DataFrame) -> Evidence:
-    stages = [stage for stage in metrics.stage.unique() if str(stage).startswith("relearned@")]
-    last = max(stages, key=lambda stage: int(stage.split("@")[1]), default="relearned")
-    return _hardest(
-        metrics,
-        RIVALS,
-        False,
-        stage=last,
-        elicitation="completion",
-        role="forget",
-        metric="p_true",
-        against=REFERENCE,
-    )
-
-
-def _tracing_gap(metrics: pd.DataFrame) -> Evidence:
-    return _hardest(
-        metrics, TRACING, True,
-        stage="edited", elicitation="choice-text", role="forget", metric="p_new", against="nonlocalized",
-    )  # fmt: skip
-
-
-def _edit_success(metrics: pd.DataFrame) -> Evidence:
-    return _hardest(
-        metrics, (REFERENCE, *RIVALS), False,
-        stage="edited", elicitation="completion", role="forget", metric="p_new", against="",
-    )  # fmt: skip
-
-
-def _maintain(metrics: pd.DataFrame) -> Evidence:
-    return _value(
-        metrics, localization=REFERENCE, stage="edited", elicitation="completion", role="maintain-test",
-        metric="p_true", against="",
-    )  # fmt: skip
-
-
-def _text(metrics: pd.DataFrame) -> Evidence:
-    return _hardest(
-        metrics,
-        (REFERENCE, *RIVALS),
-        True,
-        stage="edited",
-        elicitation="text",
-        role="text",
-        metric="nll",
-        against="base",
-    )
 
 
 CLAIMS = [
@@ -148,9 +43,10 @@ CLAIMS = [
         "standard-prompting",
         "3.1.1, Fig. 28",
         "Asked in the training format, every localization looks edited.",
-        "the smallest probability of the new answer after any edit, training prompt; holds above 0.75",
+        "smallest probability of the new answer after any edit, training prompt; holds above 0.75",
         ".75 to .99 (edit accuracy, chatbot prompt)",
-        _edit_success,
+        EVERY,
+        {"stage": "edited", "elicitation": "completion", "role": "forget", "metric": "p_new", "against": ""},
         bound=0.75,
     ),
     Claim(
@@ -159,36 +55,57 @@ CLAIMS = [
         "An edit at the lookup layers leaves other athletes' sports alone.",
         "probability of the true sport of held-out athletes after the fact-lookup edit; holds above 0.9",
         ".992",
-        _maintain,
+        ("fact-lookup",),
+        {"stage": "edited", "elicitation": "completion", "role": "maintain-test", "metric": "p_true", "against": ""},
         bound=0.9,
     ),
     Claim(
         "choice-transfer",
         "3.1.1, Fig. 3a",
         "Only an edit at the lookup layers carries over to multiple choice.",
-        "probability of the new sport in options-as-text multiple choice: the best rival minus fact lookup; "
-        "holds below 0",
+        "probability of the new sport, multiple choice in words: the best rival minus fact lookup; holds below 0",
         "-.49 (.371 against .862, options by letter)",
-        _choice_gap,
+        RIVALS,
+        {
+            "stage": "edited",
+            "elicitation": "choice-text",
+            "role": "forget",
+            "metric": "p_new",
+            "against": "fact-lookup",
+        },
         above=False,
     ),
     Claim(
         "choice-transfer-letters",
         "3.1.1, Fig. 3a",
-        "The same with the paper's own format, where options are answered by letter.",
-        "as above, letters; holds below 0",
+        "The same in the paper's own format, where options are answered by letter.",
+        "probability of the new sport, multiple choice by letter: the best rival minus fact lookup; holds below 0",
         "-.49 (.371 against .862)",
-        _letter_gap,
+        RIVALS,
+        {
+            "stage": "edited",
+            "elicitation": "choice-letter",
+            "role": "forget",
+            "metric": "p_new",
+            "against": "fact-lookup",
+        },
         above=False,
     ),
     Claim(
-        "tracing-worse-than-nothing",
+        "tracing-against-everywhere",
         "3.1.1, Fig. 3a",
-        "Editing where output tracing points is less robust than editing everywhere.",
-        "probability of the new sport in options-as-text multiple choice: the better causal tracing minus "
-        "nonlocalized; holds below 0",
-        "+.04 (.371 against .327: mixed in the paper's own data)",
-        _tracing_gap,
+        "Editing where causal tracing points is less robust than editing everywhere.",
+        "probability of the new sport, multiple choice in words: the better causal tracing minus nonlocalized; "
+        "holds below 0",
+        "+.04 (.371 against .327: the paper's own numbers disagree)",
+        TRACING,
+        {
+            "stage": "edited",
+            "elicitation": "choice-text",
+            "role": "forget",
+            "metric": "p_new",
+            "against": "nonlocalized",
+        },
         above=False,
     ),
     Claim(
@@ -198,7 +115,14 @@ CLAIMS = [
         "probability of the true sport of the unseen half after relearning: the smallest rival minus fact lookup; "
         "holds above 0",
         "+.08 (.275 against .199)",
-        _relearn_gap,
+        RIVALS,
+        {
+            "stage": "relearned",
+            "elicitation": "completion",
+            "role": "forget",
+            "metric": "p_true",
+            "against": "fact-lookup",
+        },
     ),
     Claim(
         "no-side-effects",
@@ -206,7 +130,8 @@ CLAIMS = [
         "Editing does no harm to general ability.",
         "largest rise of cross-entropy on held-out text after any edit, nats a token; holds below 0.05",
         "MMLU within .015 of each other",
-        _text,
+        EVERY,
+        {"stage": "edited", "elicitation": "text", "role": "text", "metric": "nll", "against": "base"},
         bound=0.05,
         above=False,
     ),
@@ -216,21 +141,38 @@ CLAIMS = [
 def check(metrics: pd.DataFrame) -> list[dict[str, Any]]:
     """Every claim, for every model, task and objective of the metrics, with its verdict."""
     edits = metrics[metrics.localization != "base"]
-    results = []
-    for (model, task, objective), rows in edits.groupby(["model", "task", "objective"]):
-        for claim in CLAIMS:
-            evidence = claim.evidence(rows)
-            values = {key: value for key, value in asdict(claim).items() if key not in ("evidence", "above", "bound")}
-            results.append(
-                {"paper": PAPER, "model": model, "task": task, "objective": objective, **values}
-                | asdict(evidence)
-                | {"verdict": _verdict(claim, evidence)}
-            )
-    return results
+    return [
+        {"paper": PAPER, "model": model, "task": task, "objective": objective, **_check(claim, rows)}
+        for (model, task, objective), rows in edits.groupby(["model", "task", "objective"])
+        for claim in CLAIMS
+    ]
 
 
-def _verdict(claim: Claim, evidence: Evidence) -> str:
-    if evidence.value is None or evidence.low is None or evidence.high is None:
-        return "not measurable here"
-    holds = evidence.low > claim.bound if claim.above else evidence.high < claim.bound
-    return "reproduced" if holds else "not reproduced"
+def _check(claim: Claim, metrics: pd.DataFrame) -> dict[str, Any]:
+    about = {name: getattr(claim, name) for name in ("id", "section", "sentence", "statistic", "published")}
+    unmeasured = {"value": None, "low": None, "high": None, "n": 0, "verdict": "not measurable here"}
+    rows = metrics[metrics.localization.isin(claim.among)]
+    for column, value in claim.where.items():
+        rows = rows[rows[column].fillna("") == (_last(metrics) if value == "relearned" else value)]
+    if rows.empty:
+        return {**about, **unmeasured, "note": f"this study has no such measurement of {' or '.join(claim.among)}."}
+    if not rows.counts.all():
+        note = f"the base model answers in this format at {rows.gate.iloc[0]:.2f}, too near chance."
+        return {**about, **unmeasured, "note": note}
+    row = rows.loc[rows.value.idxmin() if claim.above else rows.value.idxmax()]
+    holds = row.low > claim.bound if claim.above else row.high < claim.bound
+    return {
+        **about,
+        "value": float(row.value),
+        "low": float(row.low),
+        "high": float(row.high),
+        "n": int(row.n),
+        "note": f"decided by {row.localization}." if len(claim.among) > 1 else "",
+        "verdict": "reproduced" if holds else "not reproduced",
+    }
+
+
+def _last(metrics: pd.DataFrame) -> str:
+    """The stage after the last relearning step."""
+    stages = [stage for stage in metrics.stage.unique() if str(stage).startswith("relearned@")]
+    return max(stages, key=lambda stage: int(stage.split("@")[1]), default="relearned")
