@@ -159,7 +159,7 @@ def _check(claim: Claim, metrics: pd.DataFrame) -> dict[str, Any]:
     if not rows.counts.all():
         note = f"the base model answers in this format at {rows.gate.iloc[0]:.2f}, too near chance."
         return {**about, **unmeasured, "note": note}
-    row = rows.loc[rows.value.idxmin() if claim.above else rows.value.idxmax()]
+    row = rows.sort_values("value", ascending=claim.above).iloc[0]
     holds = row.low > claim.bound if claim.above else row.high < claim.bound
     return {
         **about,

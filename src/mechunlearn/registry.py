@@ -21,7 +21,13 @@ from typing import Any, TypeVar
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 PACKAGE = Path(__file__).parent
-ROOMS = {"localizer": "localize", "objective": "edit", "attack": "attack", "elicitation": "facts"}
+ROOMS = {
+    "localizer": "localize",
+    "objective": "edit",
+    "attack": "attack",
+    "elicitation": "facts",
+    "figure": "figures",
+}
 BASELINES = ("random-mlps", "all-mlps", "nonlocalized")
 _registered: dict[tuple[str, str], Callable[..., Any]] = {}
 
@@ -52,6 +58,11 @@ def attack(name: str) -> Callable[[Function], Function]:
 def elicitation(name: str) -> Callable[[Function], Function]:
     """Register a function that asks for a fact in one format."""
     return _register("elicitation", name)
+
+
+def figure(name: str) -> Callable[[Function], Function]:
+    """Register a function that draws one figure of a model and task."""
+    return _register("figure", name)
 
 
 @cache
