@@ -6,10 +6,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup reproduce smoke test lint format docs bench clean
+.PHONY: help setup reproduce smoke test lint format bench clean
 
 help: ## show the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+	@grep -hE "^[a-z]+:.*## " $(MAKEFILE_LIST) | sed "s|:.*## |\t|" | expand -t 12
 
 setup: $(STAMP) ## install everything into .venv (again only when the lock has changed)
 

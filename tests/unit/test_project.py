@@ -1,0 +1,62 @@
+"""The project's own papers agree with each other: lock, environments, links, commands."""
+
+import re
+import tomllib
+from itertools import chain
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+LOCK = [
+    Requirement(line)
+    for line in (ROOT / "envs/requirements.lock").read_text().splitlines()
+    if line and not line.startswith("#")
+]
+PINS = {canonicalize_name(pin.name): str(pin.specifier).removeprefix("==") for pin in reversed(LOCK)}
+PAGES = [ROOT / "README.md", ROOT / "config/README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def test_the_lock_pins_exactly_and_names_no_place():
+    assert all(str(pin.specifier).startswith("==") and pin.url is None for pin in LOCK)
+    assert "://" not in (ROOT / "envs/requirements.lock").read_text()
+
+
+@pytest.mark.parametrize("requirement", chain(PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()))
+def test_the_lock_satisfies_every_requirement(requirement):
+    wanted = Requirement(requirement)
+    assert wanted.specifier.contains(PINS[canonicalize_name(wanted.name)])
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "envs").glob("*.yaml")), ids=lambda path: path.name)
+def test_conda_environments_agree_with_the_lock(path):
+    *conda, pip = yaml.safe_load(path.read_text())["dependencies"]
+    pins = [pin.split("=", 1) for pin in conda if "=" in pin and not pin.startswith("python=")]
+    pins += [pin.split("==") for pin in pip["pip"] if "==" in pin]
+    for name, version in pins:
+        assert version == PINS[canonicalize_name({"pytorch": "torch"}.get(name, name))], name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_and_named_files_exist(page):
+    text = page.read_text()
+    for target in re.findall(r"\]\(([^)#]+)\)", text):
+        assert (page.parent / target).exists(), target
+    for name in re.findall(r"`((?:src|config|docs|rules|envs|tests)/[\w./-]+\.\w+)`", text):
+        assert (ROOT / name).exists() or name.endswith("my-study.yaml"), name
+
+
+def test_makefile_has_at_most_ten_targets_each_with_a_line_of_help():
+    text = (ROOT / "Makefile").read_text()
+    targets = re.search(r"^\.PHONY: (.*)$", text, re.MULTILINE)[1].split()
+    assert len(targets) <= 10
+    assert {"setup", "reproduce", "test", "lint", "bench"} <= set(targets)
+    assert set(targets) == set(re.findall(r"^(\w+):.*## ", text, re.MULTILINE))
+
+
+def test_the_snakefile_stays_a_table_of_contents():
+    assert len((ROOT / "Snakefile").read_text().splitlines()) < 60
