@@ -23,6 +23,7 @@ wildcard_constraints:
     task="|".join(STUDY.tasks),
     localization="|".join(registry.localizations()),
     objective="|".join(STUDY.objectives),
+    figure="|".join(registry.methods("figure")),
 
 
 def sources(*modules):
@@ -45,6 +46,31 @@ def attack_sources(wildcards):
 
 def figure_sources(wildcards):
     return sources(registry.methods("figure")[wildcards.figure])
+
+
+def report_sources():
+    """What the report's notebook imports, every figure's captions included."""
+    return sources(
+        "mechunlearn.report", "mechunlearn.timing", "mechunlearn.figures.tables", *registry.methods("figure").values()
+    )
+
+
+def figure_inputs(wildcards):
+    """Scores and selections of a model and task."""
+    home, localizers = HOME.format(**wildcards), layout.localizers(STUDY)
+    chosen = dict.fromkeys([*STUDY.localizations, *(["fact-lookup"] if "fact-lookup" in localizers else [])])
+    return {
+        "scores": [f"{home}/scores/{name}.parquet" for name in localizers],
+        "selections": [f"{home}/selection/{name}.json" for name in chosen],
+    }
+
+
+def figure_folder(wildcards):
+    return HOME.format(**wildcards)
+
+
+def study_settings(wildcards):
+    return STUDY.model_dump_json()
 
 
 def selection_inputs(wildcards):

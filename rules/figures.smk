@@ -12,12 +12,12 @@ rule metrics:
         f"logs/{STUDY.study}/metrics.log",
     benchmark:
         f"results/{STUDY.study}/timing/figures/metrics.tsv"
+    conda:
+        "../envs/base.yaml"
     threads: 1
     params:
         evaluate=gate_settings,
         settings=report_settings,
-    conda:
-        "../envs/base.yaml"
     shell:
         """
         mechunlearn metrics \
@@ -26,5 +26,47 @@ rule metrics:
             --settings {params.settings:q} \
             --out {output.table:q} \
             --headline {output.headline:q} \
-            > {log:q} 2>&1
+            >{log:q} 2>&1
+        """
+
+
+rule figures:
+    input:
+        layout.targets(STUDY, "figures/{figure}.svg", figure=list(registry.methods("figure"))),
+    localrule: True
+
+
+rule figure:
+    input:
+        unpack(figure_inputs),
+        metrics=rules.metrics.output.table,
+        code=figure_sources,
+    output:
+        svg=report(
+            f"{HOME}/figures/{{figure}}.svg",
+            caption="../report/captions/figure.rst",
+            category="Figures",
+            subcategory="{model}, {task}",
+            labels={"model": "{model}", "task": "{task}", "figure": "{figure}"},
+        ),
+        png=f"{HOME}/figures/{{figure}}.png",
+    log:
+        "logs/{study}/figure/{model}-{task}/{figure}.log",
+    benchmark:
+        "results/{study}/timing/figures/{model}-{task}-{figure}.tsv"
+    conda:
+        "../envs/base.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+    params:
+        folder=figure_folder,
+    shell:
+        """
+        mechunlearn figure \
+            --name {wildcards.figure:q} \
+            --results {params.folder:q} \
+            --metrics {input.metrics:q} \
+            --out {output.svg:q} \
+            >{log:q} 2>&1
         """

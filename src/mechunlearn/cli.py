@@ -249,6 +249,48 @@ def metrics(
     artifacts.write_json(headline, metrics.headline(table))
 
 
+@app.command()
+def figure(
+    name: Annotated[str, typer.Option(help="The figure.")],
+    results: Annotated[Path, typer.Option(help="The folder of a model and task, results/STUDY/MODEL/TASK.")],
+    metrics: Annotated[Path, typer.Option(help="The study's metrics.csv.")],
+    out: Annotated[Path, typer.Option(help="The SVG file to write; a PNG is written beside it.")],
+) -> None:
+    """Draw one figure of a model and task."""
+    from mechunlearn import registry
+    from mechunlearn.figures import data, style
+
+    rows = data.read_metrics(metrics, model=results.parent.name, task=results.name)
+    for path in style.save(registry.load("figure", name)(results, rows), out):
+        print(path)
+
+
+@app.command()
+def claims(metrics: Path, out: Out) -> None:
+    """Check the papers' claims on a study's metrics."""
+    from mechunlearn.claims import check
+    from mechunlearn.metrics import COLUMNS
+
+    found = check(artifacts.read_table(metrics, COLUMNS))
+    artifacts.write_json(out, found)
+    for claim in found:
+        print(f"{claim['verdict']}: {claim['sentence']}")
+
+
+@app.command()
+def report(
+    notebook: Annotated[Path, typer.Option(help="The report as text, in jupytext's percent format.")],
+    study_config: Annotated[str, typer.Option(help="JSON of the whole study.")],
+    out: Annotated[Path, typer.Option(help="The HTML page to write.")],
+    executed: Annotated[Path, typer.Option(help="The executed notebook to write.")],
+) -> None:
+    """Run the report's notebook for a study and put it on one self-contained page."""
+    from mechunlearn.report import build
+
+    build(notebook, settings_of(config.Study, study_config), out, executed)
+    print(out)
+
+
 def _edited(model: Path, edits: Path | None, seed: int) -> Any:
     """The base model, or one seed's edit of it."""
     from mechunlearn.edit import delta

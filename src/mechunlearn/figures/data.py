@@ -1,0 +1,113 @@
+"""The tables that figures and report read, as they need them. Torch-free.
+
+read_metrics    metrics.csv, or one model's and task's part of it
+pick            the rows of one metric (no paired differences unless asked for)
+one             the one row that matches, or None
+localizations   the study's localizations, in the order every figure keeps; likewise objectives, elicitations
+steps           after how many steps relearning was measured
+selections      what each localization trains
+scores          a localizer's scores, if the study has them
+tracings        component effects by tracing localizer: a table of layer x (attention, mlp)
+"""
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from mechunlearn import registry
+from mechunlearn.artifacts import SCORE_COLUMNS, Selection, read_selection, read_table
+from mechunlearn.metrics import COLUMNS
+from mechunlearn.study import BASE
+
+KINDS = ("attention", "mlp")
+
+
+def read_metrics(path: str | Path, model: str | None = None, task: str | None = None) -> pd.DataFrame:
+    """Metrics with empty names as empty strings. Raises ArtifactError."""
+    table = read_table(path, COLUMNS).fillna({"objective": "", "against": ""})
+    for column, value in (("model", model), ("task", task)):
+        if value is not None:
+            table = table[table[column] == value]
+    return table.reset_index(drop=True)
+
+
+def pick(metrics: pd.DataFrame, metric: str, against: str = "", **where: str) -> pd.DataFrame:
+    """Rows of one metric; `where` names columns and their values."""
+    chosen = (metrics.metric == metric) & (metrics.against == against)
+    for column, value in where.items():
+        chosen &= metrics[column] == value
+    return metrics[chosen]
+
+
+def one(metrics: pd.DataFrame, metric: str, against: str = "", **where: str) -> Any:
+    """The row of one metric as a named tuple with value, low, high, n, gate and counts; None where there is none."""
+    rows = pick(metrics, metric, against, **where)
+    return next(rows.itertuples(index=False), None)
+
+
+def localizations(metrics: pd.DataFrame) -> list[str]:
+    """Every localization measured, in the registry's order."""
+    return [name for name in registry.localizations() if name in set(metrics.localization)]
+
+
+def objectives(metrics: pd.DataFrame) -> list[str]:
+    """Every objective measured, by name."""
+    return sorted(set(metrics.objective) - {""})
+
+
+def elicitations(metrics: pd.DataFrame) -> list[str]:
+    """Every format measured, the training prompt first."""
+    return [name for name in registry.methods("elicitation") if name in set(metrics.elicitation)]
+
+
+def counting(metrics: pd.DataFrame) -> list[str]:
+    """The formats that the base model can use."""
+    passed = set(metrics[metrics.counts.astype(bool)].elicitation)
+    return [name for name in elicitations(metrics) if name in passed]
+
+
+def gate(metrics: pd.DataFrame, elicitation: str) -> float:
+    """The base model's accuracy through a format."""
+    return float(metrics[metrics.elicitation == elicitation].gate.iloc[0])
+
+
+def base(metrics: pd.DataFrame, metric: str, elicitation: str, role: str) -> Any:
+    """A metric of the model before any edit."""
+    return one(metrics, metric, localization=BASE, elicitation=elicitation, role=role)
+
+
+def steps(metrics: pd.DataFrame) -> list[int]:
+    """After how many steps relearning was measured, ascending."""
+    stages = [stage for stage in metrics.stage.unique() if str(stage).startswith("relearned@")]
+    return sorted(int(stage.split("@")[1]) for stage in stages)
+
+
+def selections(results: Path, metrics: pd.DataFrame) -> dict[str, Selection]:
+    """What each localization trains. Raises ArtifactError."""
+    return {name: read_selection(results / "selection" / f"{name}.json") for name in localizations(metrics)}
+
+
+def scores(results: Path, localizer: str) -> pd.DataFrame | None:
+    """A localizer's scores; None where the study did not run it. Raises ArtifactError."""
+    path = results / "scores" / f"{localizer}.parquet"
+    return read_table(path, SCORE_COLUMNS) if path.is_file() else None
+
+
+def tracings(results: Path, metrics: pd.DataFrame) -> dict[str, tuple[pd.DataFrame, int]]:
+    """By localizer of components: its effects, layers x (attention, mlp), and the number of facts traced.
+
+    An effect is the size of the mean over facts; an attention block's is the sum of its heads' sizes, as the
+    selection ranks them by default.
+    """
+    needed = dict.fromkeys(registry.scorer(name) for name in localizations(metrics))
+    found = {}
+    for name in needed:
+        table = scores(results, name) if name else None
+        if name is None or table is None or "mlp" not in set(table.kind):
+            continue
+        means = table.groupby(["layer", "kind", "head"], as_index=False).effect.mean()
+        means = means.assign(effect=means.effect.abs(), kind=means.kind.replace({"head": "attention"}))
+        effects = means.groupby(["layer", "kind"]).effect.sum().unstack("kind")
+        found[name] = (effects.reindex(columns=list(KINDS)).fillna(0.0), int(table.fact.nunique()))
+    return found

@@ -1,0 +1,133 @@
+"""Does training on some forgotten facts bring back the others?"""
+
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from mechunlearn.figures import data, style, words
+from mechunlearn.registry import figure
+
+TITLE = "Do the forgotten facts come back?"
+PANELS = {"forget": "Facts the attack never saw", "relearn-train": "Facts it trained on"}
+NONE = "This study has no relearning attack."
+
+
+@figure("relearning")
+def draw(results: Path, metrics: pd.DataFrame) -> Figure:
+    """The true answer by relearning steps: unseen facts (wide) and the facts trained on (narrow)."""
+    steps, objectives = data.steps(metrics), data.objectives(metrics)
+    if not steps:
+        return style.nothing(NONE)
+    with style.look():
+        drawing = style.canvas(3.6 * len(objectives))
+        grid = drawing.subplots(len(objectives), 2, squeeze=False, sharey=True, width_ratios=[1.7, 1])
+        for row, objective in zip(grid, objectives, strict=True):
+            for axes, role in zip(row, PANELS, strict=True):
+                ends = _lines(axes, metrics, objective, role, steps)
+                suffix = f" ({objective})" if len(objectives) > 1 else ""
+                axes.set_title(PANELS[role] + suffix)
+                if role == "forget":
+                    _label(axes, ends)
+            row[0].set_ylabel("Probability of the true answer")
+            row[1].set_ylabel("")
+    return drawing
+
+
+def _lines(axes: Axes, metrics: pd.DataFrame, objective: str, role: str, steps: list[int]) -> dict[str, float]:
+    """Draw one panel; the last value of each localization."""
+    names, ends = data.localizations(metrics), {}
+    span = max(steps[-1] - steps[0], 1)
+    for place, name in enumerate(names):
+        where = {"localization": name, "objective": objective, "elicitation": "completion", "role": role}
+        rows = [data.one(metrics, "p_true", stage=f"relearned@{step}", **where) for step in steps]
+        points = [(step, row) for step, row in zip(steps, rows, strict=True) if row is not None]
+        if not points:
+            continue
+        look = style.look_of(name)
+        dodge = (place - (len(names) - 1) / 2) * 0.013 * span
+        x = [step + dodge for step, _ in points]
+        axes.vlines(x, [row.low for _, row in points], [row.high for _, row in points], color=look.color, linewidth=1.2)
+        axes.plot(
+            x, [row.value for _, row in points], color=look.color, marker=look.marker, linestyle=look.line,
+            markeredgecolor=style.INK, markeredgewidth=0.5, label=words.localization(name),
+        )  # fmt: skip
+        ends[name] = points[-1][1].value
+    level = data.base(metrics, "p_true", "completion", "forget")
+    if level is not None:
+        axes.axhline(level.value, color="black", linestyle=(0, (3, 1.5)), linewidth=1.2, label="_base")
+        ends["base"] = level.value
+    style.share_axis(axes, low=-0.02)
+    axes.set_xlim(steps[0] - 0.07 * span, steps[-1] + 0.07 * span)
+    axes.set_xticks(steps)
+    axes.set_xlabel("Steps of relearning")
+    return ends
+
+
+def _label(axes: Axes, ends: dict[str, float]) -> None:
+    """Name each line at its right end, labels moved apart, a thin leader where one had to move."""
+    places = style.spread(list(ends.values()), 0.065, 0.02, 1.0)
+    for (name, value), place in zip(ends.items(), places, strict=True):
+        axes.annotate(
+            "", (1.0, value), (1.04, place), xycoords=axes.get_yaxis_transform(),
+            textcoords=axes.get_yaxis_transform(), annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "linewidth": 0.6, "color": style.SOFT, "shrinkA": 0, "shrinkB": 0},
+        )  # fmt: skip
+        text = words.localization(name).removesuffix(" (nonlocalized)")
+        if name != "base":
+            look = style.look_of(name)
+            axes.plot(
+                1.065, place, look.marker, color=look.color, transform=axes.get_yaxis_transform(), clip_on=False,
+                markeredgecolor=style.INK, markeredgewidth=0.5, label="_key",
+            )  # fmt: skip
+        axes.text(
+            1.09 if name != "base" else 1.05,
+            place,
+            text,
+            transform=axes.get_yaxis_transform(),
+            va="center",
+            fontsize=8.5,
+        )
+
+
+def caption(results: Path, metrics: pd.DataFrame, level: str = "95%") -> tuple[str, str]:
+    """What came back of the unseen facts and whether the attack works, and how to read the lines."""
+    steps = data.steps(metrics)
+    if not steps:
+        return NONE, ""
+    found, facts = [], 0
+    before = data.base(metrics, "p_true", "completion", "forget")
+    for objective in data.objectives(metrics):
+        where = {"objective": objective, "elicitation": "completion"}
+        start = data.pick(metrics, "p_true", stage="relearned@0", role="forget", **where)
+        last = {"stage": f"relearned@{steps[-1]}", **where}
+        unseen = data.pick(metrics, "p_true", role="forget", **last).sort_values("value")
+        if unseen.empty:
+            continue
+        low, high, facts = unseen.iloc[0], unseen.iloc[-1], int(unseen.n.max())
+        found.append(
+            f"For the facts the attack never saw, the true answer starts at {words.number(start.value.min())} to "
+            f"{words.number(start.value.max())} and after {steps[-1]} steps stands at {words.number(low.value)} "
+            f"({words.short(low.localization)}) to {words.number(high.value)} ({words.short(high.localization)}); "
+            f"before the edit it was {words.number(before.value)}."
+        )
+        found.append(words.contrast(metrics, "p_true", role="forget", **last))
+        trained = data.pick(metrics, "p_true", role="relearn-train", **last)
+        if not trained.empty:
+            weakest = trained.value.min()
+            works = (
+                "so the attack does work"
+                if weakest >= before.value / 2
+                else "so the attack does not work everywhere, and a low value on the left proves little there"
+            )
+            found.append(
+                f"On the facts it trained on it reaches {words.number(weakest)} to "
+                f"{words.number(trained.value.max())}, {works}."
+            )
+    seen = (
+        "The attacker trains the edited model on the true answers of half the forgotten facts. Left: the other half, "
+        f"asked in the training prompt (n = {facts}). Right: the half trained on. Lines on symbols: {level} bootstrap "
+        "intervals over facts; symbols are set side by side so that they can be told apart. Dashed: before the edit."
+    )
+    return " ".join(filter(None, found)), seen

@@ -1,0 +1,116 @@
+"""Does the edit hold when the question is asked another way?"""
+
+from pathlib import Path
+from textwrap import fill
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from mechunlearn.figures import data, style, words
+from mechunlearn.registry import figure
+
+TITLE = "Does the edit hold when the question is asked another way?"
+NONE = "This study has no edit."
+PANELS = {
+    "p_new": "New answer: high where the edit carries over",
+    "p_true": "True answer: low where the fact is gone",
+}
+GROUP = 0.82  # of the distance between two formats
+
+
+@figure("robustness")
+def draw(results: Path, metrics: pd.DataFrame) -> Figure:
+    """Bars of the new and of the true answer by format, one per localization, with the base model's level."""
+    names, formats, objectives = data.localizations(metrics), data.elicitations(metrics), data.objectives(metrics)
+    if not objectives:
+        return style.nothing(NONE)
+    with style.look():
+        drawing = style.canvas(0.7 + 2.35 * len(PANELS) * len(objectives))
+        grid = drawing.subplots(len(PANELS) * len(objectives), 1, squeeze=False, sharex=True)[:, 0]
+        panels = [(objective, metric) for objective in objectives for metric in PANELS]
+        for axes, (objective, metric) in zip(grid, panels, strict=True):
+            _bars(axes, metrics, metric, objective, names, formats)
+            suffix = f" ({objective})" if len(objectives) > 1 else ""
+            axes.set_title(PANELS[metric] + suffix)
+        handles, labels = grid[0].get_legend_handles_labels()
+        handles, labels = [*handles[1:], handles[0]], [*labels[1:], labels[0]]  # the reference last
+        columns = 3 if len(labels) > 8 or max(map(len, labels)) > 26 else 4
+        drawing.legend(handles, labels, loc="outside upper left", ncols=columns, handlelength=2.2, handleheight=1.1)
+    return drawing
+
+
+def _bars(axes: Axes, metrics: pd.DataFrame, metric: str, objective: str, names: list[str], formats: list[str]) -> None:
+    width = GROUP / len(names)
+    counts = set(data.counting(metrics))
+    for place, name in enumerate(names):
+        look, first = style.look_of(name), True
+        for slot, elicitation in enumerate(formats):
+            where = {"localization": name, "objective": objective, "stage": "edited", "role": "forget"}
+            row = data.one(metrics, metric, elicitation=elicitation, **where)
+            if row is None or elicitation not in counts:
+                continue
+            x = slot - GROUP / 2 + (place + 0.5) * width
+            label = words.localization(name) if first else "_"
+            axes.bar(
+                x, row.value, width * 0.92, color=look.color, hatch=look.hatch, edgecolor=style.INK, linewidth=0.6,
+                label=label,
+            )  # fmt: skip
+            style.halo(axes, x, row.low, row.high)
+            first = False
+    first = True
+    for slot, elicitation in enumerate(formats):
+        level = data.base(metrics, metric, elicitation, "forget")
+        if elicitation not in counts:
+            axes.axvspan(slot - 0.45, slot + 0.45, color="#f4f4f4", linewidth=0)
+            text = f"n/a\n(base {data.gate(metrics, elicitation):.2f})"
+            axes.text(slot, 0.5, text, ha="center", va="center", color=style.SOFT, fontsize=8.5)
+        elif level is not None:
+            label = "before the edit" if first else "_"
+            axes.hlines(
+                level.value,
+                slot - 0.47,
+                slot + 0.47,
+                color="black",
+                linestyle=(0, (3, 1.5)),
+                linewidth=1.5,
+                label=label,
+            )
+            first = False
+    style.share_axis(axes, "Probability")
+    axes.set_xlim(-0.55, len(formats) - 0.45)
+    axes.set_xticks(range(len(formats)), [fill(words.elicitation(name), 16) for name in formats])
+    axes.tick_params(axis="x", length=0)
+
+
+def caption(results: Path, metrics: pd.DataFrame, level: str = "95%") -> tuple[str, str]:
+    """How the localizations differ by format, and how to read the bars and their gaps."""
+    counts, found = data.counting(metrics), []
+    edited = data.pick(metrics, "p_new", stage="edited", role="forget")
+    if edited.empty:
+        return NONE, ""
+    for objective in data.objectives(metrics):
+        part = edited[edited.objective == objective]
+        for elicitation in [name for name in ("completion", "choice-text", "choice-letter") if name in counts]:
+            rows = part[part.elicitation == elicitation].sort_values("value")
+            if rows.empty:
+                continue
+            low, high = rows.iloc[0], rows.iloc[-1]
+            found.append(
+                f"{words.elicitation(elicitation)}: the new answer gets {words.number(low.value)} "
+                f"({words.short(low.localization)}) to {words.number(high.value)} ({words.short(high.localization)})."
+            )
+            if elicitation != "completion":
+                where = {"objective": objective, "stage": "edited", "elicitation": elicitation, "role": "forget"}
+                found.append(words.contrast(metrics, "p_new", **where))
+    seen = [
+        f"Each group of bars is one way of asking for the forgotten facts (n = {edited.n.max()}). Lines on bars: "
+        f"{level} bootstrap intervals over facts. Dashed: the model before the edit."
+    ]
+    seen += [
+        f"{words.elicitation(name)} is n/a: before any edit the model gets only {data.gate(metrics, name):.2f} of the "
+        "facts it knows right that way, so it says nothing about the edit."
+        for name in data.elicitations(metrics)
+        if name not in counts
+    ]
+    return " ".join(filter(None, found)), " ".join(seen)

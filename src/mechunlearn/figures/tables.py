@@ -1,0 +1,194 @@
+"""The report's tables, as HTML, from claims and metrics. Torch-free.
+
+claims        each claim: verdict, sentence, the paper's value, ours
+answer        which localization holds best and worst, in sentences
+summary       how many claims were reproduced, in a sentence
+localizations what each localization trains
+results       per format and localization: new answer, true answer, what was kept
+published     the paper's values beside ours
+"""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from mechunlearn.artifacts import Selection, read_table
+from mechunlearn.claims import CLAIMS
+from mechunlearn.figures import data, html, words
+
+# What the paper's metric is called in report/published, and which of ours is the same thing.
+PUBLISHED = [
+    ("edit_accuracy", "New answer, chatbot question", ("p_new", "question", "forget")),
+    ("mcq_edit_accuracy", "New answer, multiple choice by letter", ("p_new", "choice-letter", "forget")),
+    ("", "New answer, multiple choice in words", ("p_new", "choice-text", "forget")),
+    ("maintain_accuracy", "Kept facts, training prompt", ("p_true", "completion", "maintain-test")),
+    ("forget_accuracy_relearned_20", "True answer after relearning", ("p_true", "completion", "relearned")),
+]
+TASKS = {"sports": "sports-athlete"}
+
+
+def claims(found: Sequence[dict[str, Any]]) -> str:
+    """One row a claim. A verdict that only a wide interval forbids is marked as open."""
+    rows = []
+    for claim in found:
+        ours = words.number(claim["value"], claim["low"], claim["high"]) if claim["value"] is not None else "–"
+        ours = f'<span class="value">{ours}</span>'
+        facts = f'<span class="n">n = {claim["n"]}</span>' if claim["n"] else ""
+        note = " ".join(part for part in (_readable(claim["note"]), _undecided(claim)) if part)
+        rows.append(
+            [
+                html.verdict(claim["verdict"]),
+                f"<strong>{html.safe(claim['sentence'])}</strong>"
+                f'<span class="note">Measured: {html.safe(claim["statistic"])}. {html.safe(note)}</span>'
+                f'<span class="note">{html.safe(claim["paper"])}, section {html.safe(claim["section"])}</span>',
+                html.safe(claim["published"]),
+                f"{ours} {facts}",
+            ]
+        )
+    return html.table(["Verdict", "Claim", "In the paper", "Here"], [("", rows)], kind="claims")
+
+
+def summary(found: Sequence[dict[str, Any]]) -> str:
+    """`Of 7 claims, 2 were reproduced, 3 were not, and 2 cannot be measured here.`"""
+    count = Counter(claim["verdict"] for claim in found)
+    unclear = sum(bool(_undecided(claim)) for claim in found)
+    text = f"Of {len(found)} claims of the paper, {count['reproduced']} held here, {count['not reproduced']} did not"
+    text += f" ({unclear} of them because the interval is too wide to tell)" if unclear else ""
+    return text + f", and {count['not measurable here']} cannot be measured with this model or study."
+
+
+def answer(metrics: pd.DataFrame, objective: str) -> str:
+    """Where edits hold best in the format in which they hold least, and where least comes back by relearning."""
+    where = {"objective": objective, "stage": "edited", "role": "forget"}
+    edited = data.pick(metrics, "p_new", **where)
+    formats = [name for name in data.counting(metrics) if name in set(edited.elicitation)]
+    if not formats:
+        return ""
+    hardest = min(formats, key=lambda name: edited[edited.elicitation == name].value.mean())
+    text = [
+        f"In the format in which edits hold least ({words.elicitation(hardest).lower()}), the new answer is likeliest "
+        "for " + _winner(metrics, "p_new", True, **{**where, "elicitation": hardest})
+    ]
+    if steps := data.steps(metrics):
+        last = {
+            "objective": objective,
+            "stage": f"relearned@{steps[-1]}",
+            "role": "forget",
+            "elicitation": "completion",
+        }
+        text.append(
+            "After relearning, least of the true answer comes back for " + _winner(metrics, "p_true", False, **last)
+        )
+    return " ".join(text)
+
+
+def _winner(metrics: pd.DataFrame, metric: str, largest: bool, **where: str) -> str:
+    """The best, and how fact lookup compares with it; where fact lookup is the best, how the next one does."""
+    rows = data.pick(metrics, metric, **where).sort_values("value", ascending=not largest)
+    best, names = rows.iloc[0], list(rows.localization)
+    text = f"{words.quoted(names[0])} ({words.row(best)})"
+    if "fact-lookup" not in names or len(names) == 1:
+        return f"{text}."
+    other = names[1] if names[0] == "fact-lookup" else "fact-lookup"
+    gap = data.one(
+        metrics, metric, against="fact-lookup", localization=({names[0], other} - {"fact-lookup"}).pop(), **where
+    )
+    clear = gap is not None and not gap.low <= 0 <= gap.high
+    value = words.row(data.one(metrics, metric, localization=other, **where))
+    how = "clearly worse" if clear else "not clearly different"
+    return f"{text}; {words.quoted(other)} has {value}, {how} on the same facts."
+
+
+def _undecided(claim: dict[str, Any]) -> str:
+    bound = {known.id: known.bound for known in CLAIMS}.get(claim["id"])
+    if claim["verdict"] != "not reproduced" or bound is None or not claim["low"] <= bound <= claim["high"]:
+        return ""
+    return f"The interval takes in {bound:g}, so these data do not decide it."
+
+
+def _readable(note: str) -> str:
+    """A note with names as people say them, longest names first."""
+    names = sorted(set(words.LOCALIZATIONS) - {"base", "random"}, key=len, reverse=True)
+    note = re.sub("|".join(names), lambda found: words.quoted(found[0]), note)
+    return note[:1].upper() + note[1:]
+
+
+def localizations(chosen: dict[str, Selection]) -> str:
+    """Parameters and components of each localization."""
+    rows = [
+        [
+            html.safe(words.localization(name)),
+            f"{words.parameters(selection.parameters)} ({selection.parameters / selection.total:.0%})",
+            html.safe(words.components(selection)),
+        ]
+        for name, selection in chosen.items()
+    ]
+    return html.table(["Localization", "Parameters trained", "Layers"], [("", rows)], kind="plain")
+
+
+def results(metrics: pd.DataFrame, objective: str) -> str:
+    """Every format that counts, base model first; formats that do not are named with the reason."""
+    head = ["", "New answer", "True answer", "Says new", "Says true", "Kept: true", "Kept: says true"]
+    columns = [("p_new", "forget"), ("p_true", "forget"), ("accuracy_new", "forget"), ("accuracy_true", "forget")]
+    columns += [("p_true", "maintain-test"), ("accuracy_true", "maintain-test")]
+    groups: list[tuple[str, list[list[str]]]] = []
+    for elicitation in data.elicitations(metrics):
+        title = f"{html.safe(words.elicitation(elicitation))} "
+        if elicitation not in data.counting(metrics):
+            reason = f"n/a: the base model is right for {data.gate(metrics, elicitation):.2f} of the facts it knows"
+            groups.append((f'{title}<span class="n">{reason}</span>', []))
+            continue
+        rows = []
+        for name in ["base", *data.localizations(metrics)]:
+            before = name == "base"
+            where = {"localization": name, "objective": "" if before else objective, "elicitation": elicitation}
+            where["stage"] = "base" if before else "edited"
+            cells = [words.row(data.one(metrics, metric, role=role, **where)) for metric, role in columns]
+            rows.append([html.safe(words.localization(name)), *cells])
+        sizes = [data.base(metrics, "p_true", elicitation, role) for role in ("forget", "maintain-test")]
+        counts = " and ".join(str(size.n) if size else "0" for size in sizes)
+        groups.append((f'{title}<span class="n">n = {counts}</span>', rows))
+    return html.table(head, groups)
+
+
+def published(metrics: pd.DataFrame, objective: str, folder: Path, facts: str) -> str:
+    """The paper's mean over its models and sizes, and the range over them, beside ours; empty where it has none.
+
+    Raises ArtifactError.
+    """
+    task = TASKS.get(facts)
+    means = read_table(folder / "mechanistic_unlearning_means.csv", ["task", "localization", "metric", "value"])
+    cells = read_table(folder / "mechanistic_unlearning_cells.csv", ["task", "localization", "metric", "value"])
+    means, cells = means[means.task == task], cells[cells.task == task]
+    if means.empty:
+        return ""
+    last = f"relearned@{data.steps(metrics)[-1]}" if data.steps(metrics) else "relearned"
+    groups = []
+    for name, title, (metric, elicitation, role) in PUBLISHED:
+        stage, role = (last, "forget") if role == "relearned" else ("edited", role)
+        rows = []
+        for localization in data.localizations(metrics):
+            where = {"localization": localization, "objective": objective, "stage": stage, "role": role}
+            ours = data.one(metrics, metric, elicitation=elicitation, **where)
+            if ours is not None:
+                paper = _paper(means, cells, localization, name)
+                mine = words.row(ours) if ours.counts else f"n/a (base {words.number(ours.gate)})"
+                rows.append([html.safe(words.localization(localization)), paper, mine])
+        if rows:
+            groups.append((html.safe(title), rows))
+    return html.table(["", "Paper: mean (lowest to highest)", "Here"], groups)
+
+
+def _paper(means: pd.DataFrame, cells: pd.DataFrame, localization: str, metric: str) -> str:
+    def values(table: pd.DataFrame) -> pd.Series:
+        return table[(table.localization == localization) & (table.metric == metric)].value
+
+    mean, each = values(means), values(cells)
+    if mean.empty:
+        return "–"
+    spread = f" ({words.number(each.min())} to {words.number(each.max())})" if len(each) else ""
+    return words.number(float(mean.iloc[0])) + spread

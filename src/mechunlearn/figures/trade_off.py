@@ -1,0 +1,142 @@
+"""Forgetting against keeping: what does each edit cost the facts it should leave alone?"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from mechunlearn.figures import data, style, words
+from mechunlearn.registry import figure
+
+TITLE = "Forgetting against keeping"
+NONE = "This study has no edit."
+
+
+class Point(NamedTuple):
+    """A mean over formats with its interval, and the values it is made of by format."""
+
+    value: float
+    low: float
+    high: float
+    formats: dict[str, float]
+
+
+@figure("trade-off")
+def draw(results: Path, metrics: pd.DataFrame) -> Figure:
+    """Left, one point per localization; right, its forgetting through each format, the worst one named."""
+    objectives, names = data.objectives(metrics), data.localizations(metrics)
+    if not objectives:
+        return style.nothing(NONE)
+    with style.look():
+        drawing = style.canvas(max(3.4, 0.42 * len(names) + 1.0) * len(objectives))
+        grid = drawing.subplots(len(objectives), 2, squeeze=False, width_ratios=[1, 1])
+        for (left, right), objective in zip(grid, objectives, strict=True):
+            points = {name: (forgetting(metrics, name, objective), keeping(metrics, name, objective)) for name in names}
+            before = (forgetting(metrics, "base", ""), keeping(metrics, "base", ""))
+            _plane(left, points, before)
+            _rows(right, {name: forgot for name, (forgot, _) in points.items()})
+            if len(objectives) > 1:
+                for axes in (left, right):
+                    axes.set_title(f"{axes.get_title(loc='left')} ({objective})")
+    return drawing
+
+
+def forgetting(metrics: pd.DataFrame, localization: str, objective: str) -> Point:
+    """One minus the true answer's probability, forgotten facts."""
+    return _mean(metrics, localization, objective, "forget", lambda value: 1 - value)
+
+
+def keeping(metrics: pd.DataFrame, localization: str, objective: str) -> Point:
+    """The true answer's probability, facts to keep that no training saw."""
+    return _mean(metrics, localization, objective, "maintain-test", lambda value: value)
+
+
+def _mean(metrics: pd.DataFrame, localization: str, objective: str, role: str, turn: Callable[[float], float]) -> Point:
+    """Mean over the formats that count. The interval is the mean of theirs.
+
+    All formats ask for the same facts, so this interval is at most too wide (as if they all erred together).
+    """
+    stage = "base" if localization == "base" else "edited"
+    where = {"localization": localization, "objective": objective, "stage": stage, "role": role}
+    rows = data.pick(metrics, "p_true", **where)
+    rows = rows[rows.elicitation.isin(data.counting(metrics))].set_index("elicitation")
+    low, high = sorted((turn(float(rows.low.mean())), turn(float(rows.high.mean()))))
+    formats = {str(name): turn(float(value)) for name, value in rows.value.items()}
+    return Point(turn(float(rows.value.mean())), low, high, formats)
+
+
+def _plane(axes: Axes, points: dict[str, tuple[Point, Point]], before: tuple[Point, Point]) -> None:
+    for name, (forgot, kept) in points.items():
+        look = style.look_of(name)
+        axes.hlines(kept.value, forgot.low, forgot.high, color=look.color, linewidth=1.1)
+        axes.vlines(forgot.value, kept.low, kept.high, color=look.color, linewidth=1.1)
+        axes.plot(
+            forgot.value, kept.value, look.marker, color=look.color, markersize=9 if look.marker == "*" else 7,
+            markeredgecolor=style.INK, markeredgewidth=0.7, label=words.localization(name),
+        )  # fmt: skip
+    x, y = (point.value for point in before)
+    axes.axhline(y, color="black", linestyle=(0, (3, 1.5)), linewidth=1)
+    axes.plot(x, y, "o", markerfacecolor="white", markeredgecolor="black", markersize=7, label="_base")
+    axes.annotate("before the edit", (x, y), (6, 6), textcoords="offset points", fontsize=8.5)
+    everyone = [*points.values(), before]
+    low = min(kept.low for _, kept in everyone)
+    axes.set_xlim(max(min(forgot.low for forgot, _ in everyone) - 0.06, -0.02), 1.02)
+    top = min(max(kept.high for _, kept in everyone) + 0.06, 1.02)
+    axes.set_ylim(max(min(low - 0.04, top - 0.25), 0), top)  # a small difference must look small
+    axes.set_title("Each edit: better is up and right")
+    axes.set_xlabel("Forgetting (1 − true answer, forgotten facts)")
+    axes.set_ylabel("Keeping (true answer, facts to keep)")
+    axes.grid()
+
+
+def _rows(axes: Axes, points: dict[str, Point]) -> None:
+    lowest = min(min(point.formats.values()) for point in points.values())
+    for row, (name, point) in enumerate(points.items()):
+        look = style.look_of(name)
+        worst = min(point.formats, key=lambda key: point.formats[key])
+        axes.hlines(row, min(point.formats.values()), max(point.formats.values()), color=style.FAINT, linewidth=5)
+        axes.plot(list(point.formats.values()), [row] * len(point.formats), "|", color=style.INK, markersize=8)
+        axes.plot(
+            point.value, row, look.marker, color=look.color, markersize=9 if look.marker == "*" else 7,
+            markeredgecolor=style.INK, markeredgewidth=0.7,
+        )  # fmt: skip
+        side = "left" if point.formats[worst] < 0.5 + min(lowest, 0.6) / 2 else "right"
+        axes.annotate(
+            words.elicitation(worst), (point.formats[worst], row), (0, -12), textcoords="offset points",
+            ha=side, va="center", fontsize=7.5,
+        )  # fmt: skip
+    axes.set_yticks(range(len(points)), [words.localization(name) for name in points])
+    axes.set_ylim(len(points) - 0.4, -0.5)
+    axes.set_xlim(max(min(lowest - 0.06, 0.6), -0.02), 1.02)
+    axes.set_title("By format, the worst named")
+    axes.set_xlabel("Forgetting")
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+
+
+def caption(results: Path, metrics: pd.DataFrame, level: str = "95%") -> tuple[str, str]:
+    """Which edits forget and keep most and least, and what the axes mean."""
+    names, formats, found = data.localizations(metrics), data.counting(metrics), []
+    if not data.objectives(metrics):
+        return NONE, ""
+    before = keeping(metrics, "base", "")
+    for objective in data.objectives(metrics):
+        parts = []
+        for what, measure in (("Forgetting", forgetting), ("keeping", keeping)):
+            points = {name: measure(metrics, name, objective).value for name in names}
+            least, most = min(points, key=lambda name: points[name]), max(points, key=lambda name: points[name])
+            ends = [f"{words.number(points[name])} ({words.short(name)})" for name in (least, most)]
+            parts.append(f"{what} runs from {ends[0]} to {ends[1]}")
+        found.append(f"{parts[0]}, {parts[1]}; before the edit, {words.number(before.value)} was kept.")
+    facts = [data.pick(metrics, "p_true", stage="edited", role=role).n.max() for role in ("forget", "maintain-test")]
+    seen = (
+        f"Each edit as a mean over the {len(formats)} formats the model can use. Forgetting: one minus the true "
+        f"answer's probability, forgotten facts (n = {facts[0]}). Keeping: the true answer's probability for "
+        f"other facts, never trained on (n = {facts[1]}). Crosses: the mean of the formats' {level} bootstrap "
+        "intervals over facts, which is at most too wide. Right: a tick for each format, the symbol at their mean, "
+        "the format that leaks most by name."
+    )
+    return " ".join(found), seen

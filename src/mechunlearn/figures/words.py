@@ -1,0 +1,145 @@
+"""Names and numbers as people read them. Torch-free.
+
+localization   "causal-tracing-mlps" -> "Causal tracing, MLPs only"
+short          "nonlocalized" -> "Everything": within brackets
+quoted         the same in quotation marks: within a sentence
+elicitation    "choice-text" -> "Multiple choice, in words"
+number         0.861, 0.79, 0.92 -> "0.86 [0.79, 0.92]"
+parameters     11796480 -> "11.8 M"
+listing        names -> "a, b and c"
+ranges         2, 3, 4, 8 -> "2–4, 8"
+components     a selection in words
+contrast       paired differences from a reference in a sentence
+"""
+
+from collections.abc import Iterable
+
+import pandas as pd
+
+from mechunlearn.artifacts import Selection
+from mechunlearn.figures.data import localizations, one
+
+LOCALIZATIONS = {
+    "base": "Before the edit",
+    "fact-lookup": "Fact lookup",
+    "causal-tracing": "Causal tracing",
+    "causal-tracing-mlps": "Causal tracing, MLPs only",
+    "attribution-patching": "Attribution patching",
+    "attribution-patching-mlps": "Attribution patching, MLPs only",
+    "random": "Random components",
+    "random-mlps": "Random MLPs",
+    "all-mlps": "All MLPs",
+    "nonlocalized": "Everything (nonlocalized)",
+}
+ELICITATIONS = {
+    "completion": "Training prompt",
+    "question": "Chatbot question",
+    "profession": "Rephrased: profession",
+    "famous": "Rephrased: fame",
+    "choice-text": "Multiple choice, in words",
+    "choice-letter": "Multiple choice, by letter",
+    "paraphrase": "Paraphrase",
+    "neighborhood": "Neighbours",
+    "text": "Plain text",
+}
+
+
+def _spelled(name: str) -> str:
+    return name.replace("-", " ").capitalize()
+
+
+def localization(name: str) -> str:
+    """A localization as people say it."""
+    return LOCALIZATIONS.get(name, _spelled(name))
+
+
+def short(name: str) -> str:
+    """The same without what stands in brackets."""
+    return localization(name).partition(" (")[0]
+
+
+def quoted(name: str) -> str:
+    """The same as the subject or object of a sentence."""
+    return f"“{short(name)}”"
+
+
+def elicitation(name: str) -> str:
+    """A format of asking as people say it."""
+    return ELICITATIONS.get(name, _spelled(name))
+
+
+def number(value: float, low: float | None = None, high: float | None = None, sign: bool = False) -> str:
+    """A value to two decimals, with its interval where it has one."""
+    form = "{:+.2f}" if sign else "{:.2f}"
+    text = _tidy(form.format(value))
+    if low is None or high is None:
+        return text
+    return f"{text} [{_tidy(form.format(low))}, {_tidy(form.format(high))}]"
+
+
+def _tidy(text: str) -> str:
+    """No negative zero, and a real minus sign."""
+    return text.replace("-0.00", "0.00").replace("+0.00", "0.00").replace("-", "−")
+
+
+def row(found: object, sign: bool = False) -> str:
+    """A metrics row as value and interval; a dash where there is none."""
+    if found is None:
+        return "–"
+    return number(found.value, found.low, found.high, sign)  # type: ignore[attr-defined]
+
+
+def parameters(count: int) -> str:
+    """A number of parameters, short."""
+    for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return str(count)
+
+
+def listing(names: Iterable[str]) -> str:
+    """`a, b and c`."""
+    names = list(names)
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}" if names else "none"
+
+
+def ranges(values: Iterable[int]) -> str:
+    """Ascending whole numbers with runs joined: `2–4, 8`."""
+    runs: list[list[int]] = []
+    for value in sorted(values):
+        if runs and value == runs[-1][-1] + 1:
+            runs[-1].append(value)
+        else:
+            runs.append([value])
+    return ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]}–{run[-1]}" for run in runs)
+
+
+def components(selection: Selection) -> str:
+    """`MLPs 3, 6 (6 in part), attention 12`."""
+    parts = []
+    for kind, name in (("mlp", "MLP"), ("attention", "attention")):
+        layers = [component.layer for component in selection.components if component.kind == kind]
+        if layers:
+            partial = [c.layer for c in selection.components if c.kind == kind and c.neurons is not None]
+            plural = "s" if kind == "mlp" and len(layers) > 1 else ""
+            parts.append(f"{name}{plural} {ranges(layers)}" + (f" ({ranges(partial)} in part)" if partial else ""))
+    return "; ".join(parts)
+
+
+def contrast(metrics: pd.DataFrame, metric: str, reference: str = "fact-lookup", **where: str) -> str:
+    """How each localization differs from a reference, on the same facts, as a sentence; empty where none does.
+
+    A difference is called higher or lower only where its whole interval lies on one side of zero.
+    """
+    sides: dict[str, list[str]] = {"higher": [], "lower": [], "level": []}
+    for name in localizations(metrics):
+        found = one(metrics, metric, against=reference, localization=name, **where)
+        if found is not None:
+            side = "higher" if found.low > 0 else "lower" if found.high < 0 else "level"
+            sides[side].append(f"{quoted(name)} ({row(found, sign=True)})")
+    parts = [f"{side} for {listing(sides[side])}" for side in ("higher", "lower") if sides[side]]
+    if sides["level"]:
+        parts.append(f"not clearly different for {listing(sides['level'])}")
+    if not parts:
+        return ""
+    return f"Against {short(reference).lower()}, fact by fact, it is {'; '.join(parts)}."

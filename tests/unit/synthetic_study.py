@@ -1,0 +1,130 @@
+"""A made-up study on disk, written by the package's own writers: any size, no model.
+
+study   the configuration
+build   every file that figures and report read, below the current folder
+"""
+
+import random
+from pathlib import Path
+
+import pandas as pd
+
+from mechunlearn import artifacts, claims
+from mechunlearn import study as layout
+from mechunlearn.artifacts import Component, Selection
+from mechunlearn.config import Study, validate_study
+from mechunlearn.facts import Fact
+from mechunlearn.metrics import metrics
+
+MLP, ATTENTION, LAYERS, HEADS = 3000, 1000, 18, 4
+FORGET, KEPT = 16, 40
+STRENGTH = {"fact-lookup": 0.9, "causal-tracing": 0.6, "nonlocalized": 0.7, "base": 0.02}
+
+
+def study(name: str = "made-up", localizations: tuple[str, ...] = (), **more: object) -> Study:
+    """A study of two models' worth of nothing: one model, one task, unless `more` says otherwise."""
+    return validate_study(
+        {
+            "study": name,
+            "models": {"tiny": {"source": "path:nowhere"}},
+            "tasks": {"sports-athlete-16": {"facts": "sports", "forget": FORGET}},
+            "localizations": list(localizations) or ["fact-lookup", "causal-tracing", "nonlocalized"],
+            "report": {"bootstrap": 100},
+            "relearn": {"steps": [0, 5, 10]},
+            **more,
+        }
+    )
+
+
+def build(made: Study) -> Path:
+    """Write the study's files; returns the folder of the first model and task."""
+    for model in made.models:
+        artifacts.write_json(Path("models") / model / "model.json", {"source": "path:nowhere", "sha256": "0" * 64})
+        for task in made.tasks:
+            _cell(made, layout.home(made.study, model, task))
+    tables = {layout.cell_of(path): artifacts.read_measurements(path) for path in layout.measurement_files(made)}
+    table = metrics(tables, made.evaluate, made.report)
+    artifacts.write_table(layout.RESULTS / made.study / "metrics.csv", table)
+    artifacts.write_json(layout.RESULTS / made.study / "claims.json", claims.check(table))
+    return layout.home(made.study, next(iter(made.models)), next(iter(made.tasks)))
+
+
+def _cell(made: Study, home: Path) -> None:
+    roles = ["forget"] * FORGET + ["maintain-test"] * KEPT + ["maintain-train"] * KEPT + ["unknown"] * 20
+    facts = [Fact(f"fact {i}", f"fact {i}", "sport", "baseball", role=role) for i, role in enumerate(roles)]
+    artifacts.write_facts(home / "facts.parquet", facts, [0.9] * len(facts), [1] * len(facts))
+    _scores(home)
+    for name in made.localizations:
+        artifacts.write_selection(home / "selection" / f"{name}.json", selection(name))
+        for objective in made.objectives:
+            edited = _measure(made, name, "edited", made.evaluate.elicitations)
+            artifacts.write_table(home / "measurements" / name / f"{objective}.parquet", edited)
+            relearned = [_measure(made, name, f"relearned@{step}", ["completion"]) for step in made.relearn.steps]
+            for attack in made.attacks:
+                artifacts.write_table(home / "attacks" / attack / name / f"{objective}.parquet", pd.concat(relearned))
+    artifacts.write_table(
+        home / "measurements/base.parquet", _measure(made, "base", "base", made.evaluate.elicitations)
+    )
+
+
+def selection(name: str) -> Selection:
+    """What each localization trains here; causal tracing takes half of layer 6's neurons."""
+    every = [Component(layer, kind) for layer in range(LAYERS) for kind in ("attention", "mlp")]
+    chosen = {
+        "fact-lookup": [Component(layer, "mlp") for layer in (2, 3, 4)],
+        "causal-tracing": [Component(3, "mlp"), Component(12, "attention"), Component(6, "mlp", 50)],
+        "all-mlps": [component for component in every if component.kind == "mlp"],
+        "nonlocalized": every,
+    }.get(name, [Component(layer, "mlp") for layer in (0, 7, 13)])
+    sizes = {("mlp", None): MLP, ("mlp", 50): MLP // 2, ("attention", None): ATTENTION}
+    count = sum(sizes[component.kind, component.neurons] for component in chosen)
+    return Selection(name, chosen, count, 3 * MLP, LAYERS * (MLP + ATTENTION), {"rule": "rise"})
+
+
+def _scores(home: Path) -> None:
+    rng = random.Random("scores")
+    traced = [
+        (f"fact {fact}", layer, kind, head, rng.gauss(0.05 if (kind, layer) == ("mlp", 3) else 0, 0.005))
+        for fact in range(8)
+        for layer in range(LAYERS)
+        for kind, head in [("mlp", -1), *(("head", head) for head in range(HEADS))]
+    ]
+    for name in ("causal-tracing", "attribution-patching"):
+        artifacts.write_table(home / f"scores/{name}.parquet", pd.DataFrame(traced, columns=artifacts.SCORE_COLUMNS))
+    probes = [("", -1, "chance", -1, 0.4)] + [
+        (f"fact {fact}", layer, kind, -1, float(rng.random() < (0.85 if layer > rise else 0.42)))
+        for kind, rise in (("probe-subject", 3), ("probe-prompt", 9))
+        for layer in range(LAYERS)
+        for fact in range(60)
+    ]
+    artifacts.write_table(home / "scores/fact-lookup.parquet", pd.DataFrame(probes, columns=artifacts.SCORE_COLUMNS))
+
+
+def _measure(made: Study, localization: str, stage: str, elicitations: list[str]) -> pd.DataFrame:
+    """Rows in which an edit's strength depends on the localization, fades with relearning and by format."""
+    rows = []
+    rng = random.Random(f"{localization}-{stage}")
+    strength = STRENGTH.get(localization, 0.3 + rng.random() / 2)
+    relearned = int(stage.partition("@")[2] or 0) / 15
+    for elicitation in elicitations:
+        fade = 0.5 if elicitation.startswith("choice") else 1.0
+        known = 0.25 if elicitation == "choice-letter" else 0.8
+        roles = [("forget", 0, FORGET), ("maintain-test", FORGET, KEPT)]
+        if "@" in stage:
+            roles = [("forget", 0, FORGET), ("relearn-train", 0, FORGET), ("maintain-test", FORGET, KEPT)]
+        for role, first, count in roles:
+            for fact in range(first, first + count):
+                back = relearned * (1.4 if role == "relearn-train" else 0.6)
+                new = max(0.0, strength * fade * rng.uniform(0.8, 1.1) * (1 - back)) if first == 0 else 0.0
+                true = (1 - new) * known * rng.uniform(0.8, 1.1)
+                rows.append(
+                    {"seed": 0, "stage": stage, "elicitation": elicitation, "order": 0, "role": role}
+                    | {"fact": f"fact {fact}", "p_true": true, "p_new": None if first else new, "p_options": 1.0}
+                    | {"rank": 1, "choice": "true" if rng.random() < true else "new", "argmax": " x", "nll": None}
+                )
+    if stage in ("base", "edited"):
+        place = {"seed": 0, "stage": stage, "elicitation": "text", "order": 0, "role": "text", "rank": 0}
+        for number in range(8):
+            nll = 3.5 + rng.gauss(0, 0.1)
+            rows.append({**place, "fact": f"text {number}", "choice": "", "argmax": "", "nll": nll})
+    return artifacts.measurement_table(rows)

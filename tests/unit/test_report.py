@@ -1,0 +1,131 @@
+"""The report is one page that says what the files say and needs nothing else."""
+
+import json
+import re
+from html import unescape
+from pathlib import Path
+
+import pytest
+from synthetic_study import build, study
+from typer.testing import CliRunner
+
+from mechunlearn import artifacts, registry
+from mechunlearn.cli import app
+from mechunlearn.errors import ArtifactError, UserError
+from mechunlearn.figures import data, html, tables
+from mechunlearn.report import build as build_report
+from mechunlearn.report import execute
+
+ROOT = Path(__file__).parents[2]
+
+
+def complete(made):
+    """A made-up study with stand-ins for its figures, and the paper's numbers where the notebook looks for them."""
+    build(made)
+    for model in made.models:
+        for task in made.tasks:
+            home = Path("results") / made.study / model / task
+            for name in registry.methods("figure"):
+                with artifacts.atomic(home / "figures" / f"{name}.svg") as temporary:
+                    temporary.write_text("<svg/>")
+    Path("report").symlink_to(ROOT / "report")
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    """The report of a study of two models and two tasks, and its claims."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("study"))
+        tasks = {name: {"facts": "sports", "forget": 16} for name in ("first", "second")}
+        made = study(models={"tiny": {"source": "path:a"}, "small": {"source": "path:b"}}, tasks=tasks)
+        complete(made)
+        build_report(ROOT / "report/report.py", made, Path("report.html"), Path("report.ipynb"))
+        return Path("report.html").read_text(), artifacts.read_json("results/made-up/claims.json")
+
+
+def text_of(page: str) -> str:
+    return unescape(re.sub(r"<[^>]+>", " ", re.sub(r"<style>.*?</style>", " ", page, flags=re.DOTALL)))
+
+
+def test_the_page_contains_every_claim_with_its_verdict(page):
+    html_text, claims = page
+    text = text_of(html_text)
+    assert claims
+    for claim in claims:
+        assert text.count(claim["sentence"]) == 4  # two models, two tasks
+        assert claim["verdict"] in text
+
+
+def test_the_page_loads_nothing_from_anywhere(page):
+    html_text, _ = page
+    assert not re.search(r"""(src|href)\s*=\s*["']?(https?:)?//""", html_text)
+    assert not re.search(r"<(script|link|iframe)\b|@import|url\(", html_text)
+
+
+def test_every_image_has_a_text(page):
+    html_text, _ = page
+    images = re.findall(r"<img [^>]*>", html_text)
+    assert len(images) == 4 * len(registry.methods("figure"))
+    assert all(re.search(r'alt="[^"]{20,}', image) for image in images)
+
+
+def test_the_page_shows_no_code(page):
+    html_text, _ = page
+    assert "import " not in text_of(html_text)
+    assert "display(" not in html_text
+
+
+def test_formats_that_do_not_count_are_named_with_their_accuracy(page):
+    text = text_of(page[0])
+    assert re.search(r"Multiple choice, by letter\s+n/a: the base model is right for 0\.27", text)
+
+
+def test_a_failing_cell_is_one_sentence_and_leaves_the_old_report(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("bad.py").write_text("# %% tags=['parameters']\nCONFIG = ''\n\n# %%\nraise ValueError('no such thing')\n")
+    Path("report.html").write_text("old")
+    with pytest.raises(UserError, match=r"bad\.py failed: ValueError: no such thing"):
+        build_report(Path("bad.py"), study(), Path("report.html"), Path("report.ipynb"))
+    assert Path("report.html").read_text() == "old"
+    assert not Path("report.ipynb").exists()
+
+
+def test_a_notebook_without_its_parameter_is_refused(tmp_path):
+    path = tmp_path / "plain.py"
+    path.write_text("# %%\nprint(1)\n")
+    with pytest.raises(UserError, match="parameters"):
+        execute(path, "{}")
+
+
+def test_a_missing_figure_is_named(tmp_path):
+    with pytest.raises(ArtifactError, match=r"gone\.svg"):
+        html.picture(tmp_path / "gone.svg", "A figure", "found", "seen")
+
+
+def test_published_values_stand_beside_ours(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    build(study())
+    metrics = data.read_metrics("results/made-up/metrics.csv")
+    table = tables.published(metrics, "inject", ROOT / "report/published", "sports")
+    assert "0.99 (0.96 to 1.00)" in table  # fact lookup's edit accuracy, mean and range over models and sizes
+    assert tables.published(metrics, "inject", ROOT / "report/published", "other") == ""
+
+
+def test_a_claim_whose_interval_takes_in_its_bound_is_called_open():
+    claim = {"id": "maintain", "verdict": "not reproduced", "value": 0.9, "low": 0.8, "high": 0.95}
+    assert "1 of them because the interval is too wide" in tables.summary([claim])
+    assert "too wide" not in tables.summary([{**claim, "high": 0.85}])
+
+
+def test_the_commands_write_what_the_rules_expect(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    made = study()
+    home = build(made)
+    metrics, svg = "results/made-up/metrics.csv", home / "figures/robustness.svg"
+    named = ["--name", "robustness", "--results", str(home), "--metrics", metrics, "--out", str(svg)]
+    for command in (["figure", *named], ["claims", metrics, "--out", "claims.json"]):
+        done = CliRunner().invoke(app, command)
+        assert done.exit_code == 0, done.output
+    assert svg.exists()
+    assert svg.with_suffix(".png").exists()
+    assert {claim["verdict"] for claim in json.loads(Path("claims.json").read_text())} >= {"not measurable here"}
