@@ -23,7 +23,7 @@ EVERY = ("fact-lookup", *RIVALS)
 class Claim:
     """A claim holds where the whole interval of its statistic lies above `bound`, or below it.
 
-    among   the localizations it speaks of; the one that is hardest for the claim decides
+    among   the localizations it speaks of; the one whose interval reaches furthest to the other side decides
     where   which row of the metrics is the statistic; stage `relearned` is the last relearning step
     """
 
@@ -159,7 +159,7 @@ def _check(claim: Claim, metrics: pd.DataFrame) -> dict[str, Any]:
     if not rows.counts.all():
         note = f"the base model answers in this format at {rows.gate.iloc[0]:.2f}, too near chance."
         return {**about, **unmeasured, "note": note}
-    row = rows.sort_values("value", ascending=claim.above).iloc[0]
+    row = rows.sort_values("low" if claim.above else "high", ascending=claim.above).iloc[0]
     holds = row.low > claim.bound if claim.above else row.high < claim.bound
     return {
         **about,

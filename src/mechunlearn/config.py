@@ -9,6 +9,7 @@ The JSON schema (config/schema.json) and the table in config/README.md are gener
 """
 
 import difflib
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -26,7 +27,7 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 class Settings(BaseModel):
     """Base of all settings: unknown keys are errors, values never change after reading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ModelSettings(Settings):
@@ -50,7 +51,7 @@ class ModelSettings(Settings):
     @field_validator("source")
     @classmethod
     def _pinned(cls, source: str) -> str:
-        if source.startswith("hub:") and "@" not in source:
+        if source.startswith("hub:") and not re.fullmatch(r"hub:[^@]+@.+", source):
             raise ValueError("a hub source must pin its revision: `hub:OWNER/NAME@COMMIT`")
         return source
 
@@ -84,8 +85,9 @@ class ProbeSettings(Settings):
 
     facts: int = Field(default=600, ge=10, description="How many facts the probes see, at most.")
     folds: int = Field(default=5, ge=2, description="Folds of the cross-validation.")
-    layers: list[int] | None = Field(
+    layers: list[Annotated[int, Field(ge=0)]] | None = Field(
         default=None,
+        min_length=1,
         description="Give the lookup layers by hand, e.g. the published ones, instead of by the rule.",
     )
 
@@ -232,6 +234,9 @@ class Study(Settings):
                     raise ValueError(f"{key}: {unknown(value, known)}")
             if len(set(values)) != len(values):
                 raise ValueError(f"{key}: every name may stand there once, got {', '.join(values)}")
+        for key, numbers in [("seeds", self.seeds), ("localize.probes.layers", self.localize.probes.layers or [])]:
+            if len(set(numbers)) != len(numbers):
+                raise ValueError(f"{key} is {numbers}: every number may stand there once.")
         if "completion" not in self.evaluate.elicitations:
             raise ValueError("evaluate.elicitations: `completion`, the training prompt, must be among them")
         return self

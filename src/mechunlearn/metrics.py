@@ -102,7 +102,8 @@ def headline(table: pd.DataFrame) -> dict[str, object]:
     the unseen half after the last relearning step.
     """
     plain = table[table.against.fillna("") == ""]
-    last = max((stage for stage in plain.stage.unique() if "@" in stage), key=lambda stage: int(stage.split("@")[1]))
+    attacked = [stage for stage in plain.stage.unique() if "@" in stage]
+    last = max(attacked, key=lambda stage: int(stage.split("@")[1]), default="")
     wanted = {
         "forget_p_new": ("edited", "completion", "forget", "p_new"),
         "forget_p_true": ("edited", "completion", "forget", "p_true"),

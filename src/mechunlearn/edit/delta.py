@@ -41,14 +41,15 @@ def apply(path: str | Path, model: Model) -> dict[str, Any]:
     try:
         with safe_open(path, framework="pt") as file:
             about: dict[str, Any] = json.loads(file.metadata()["mechunlearn"])
+            base = str(about["base"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except FileNotFoundError:
         raise ArtifactError(f"{path} is missing; the edit that writes it has not run.") from None
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise ArtifactError(f"{path} is damaged ({error}); delete it and run its edit again.") from error
-    if about["base"] != model.manifest.sha256:
+    if base != model.manifest.sha256:
         raise ArtifactError(
-            f"{path} was made from the base {about['base'][:12]}, but this model is {model.manifest.sha256[:12]} "
+            f"{path} was made from the base {base[:12]}, but this model is {model.manifest.sha256[:12]} "
             f"({model.manifest.source}); a delta fits only its own base."
         )
     parameters = dict(model.network.named_parameters())

@@ -8,6 +8,7 @@ import logging
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 
 import torch
 
@@ -22,7 +23,6 @@ from mechunlearn.models.training import descend, draw, example, passages_ids
 from mechunlearn.registry import load as method
 
 log = logging.getLogger(__name__)
-EDGE = 5  # steps averaged at either end of the history
 
 
 def edit(
@@ -34,7 +34,9 @@ def edit(
     settings: EditSettings,
     seed: int,
 ) -> tuple[list[str], list[dict[str, float]]]:
-    """Train the selected components in place; returns their tensor names and the losses of every step.
+    """Train the selected components in place; returns their tensor names and the losses after 0, 1, 2 ... steps.
+
+    The last row of the history is the first batch again, so that first and last can be compared.
 
     Compute runs in bfloat16 and the trained weights are kept in float32, on a GPU and a CPU alike; afterwards they
     go back to the model's own format. Raises DivergenceError where the loss stops being finite or ends above where
@@ -45,14 +47,21 @@ def edit(
     retain = draw([example(model, fact, fact.answer) for fact in facts if fact.role == "maintain-train"], rng)
     texts = draw(passages_ids(model, passages, settings.text_tokens), rng)
 
+    def batches() -> Iterator[Batch]:
+        while True:
+            yield Batch(forget(settings.batch), retain(settings.batch), texts(settings.texts))
+
+    first = next(batches())
+    upcoming = chain([first], batches())
+
     def terms() -> dict[str, torch.Tensor]:
-        batch = Batch(forget(settings.batch), retain(settings.batch), texts(settings.texts))
-        result: dict[str, torch.Tensor] = loss_of(model, batch, settings)
+        result: dict[str, torch.Tensor] = loss_of(model, next(upcoming), settings)
         return result
 
     with trainable(model, selection) as parameters:
-        history = list(
-            descend(
+        history = [
+            {**losses, "step": losses["step"] - 1}
+            for losses in descend(
                 parameters.values(),
                 terms,
                 steps=settings.steps,
@@ -61,24 +70,29 @@ def edit(
                 device=model.device,
                 what=f"editing {selection.localization}, seed {seed}",
             )
-        )
+        ]
+        with torch.no_grad(), torch.autocast(model.device.type, torch.bfloat16):
+            final = {name: term.item() for name, term in loss_of(model, first, settings).items()}
+        history.append({"step": settings.steps, "loss": sum(final.values()), **final})
     _check(history, settings)
     return list(parameters), history
 
 
 @contextmanager
 def trainable(model: Model, selection: Selection) -> Iterator[dict[str, torch.nn.Parameter]]:
-    """The selected components' parameters by name, in float32 with gradients; back in the model's format afterwards.
+    """The selected components' parameters by name, in float32 with gradients; back in their own format afterwards.
 
     Of a partly selected MLP the same neurons move in its three matrices: elsewhere the gradient is zero, and AdamW
     without weight decay then never moves a weight.
     """
     named = dict(model.network.named_parameters())
     chosen: dict[str, torch.nn.Parameter] = {}
+    formats: dict[str, torch.dtype] = {}
     handles = []
     for component in selection.components:
         for name in model.layout.tensors(component):
             parameter = named[name]
+            formats[name] = parameter.dtype
             parameter.data = parameter.data.float()
             parameter.requires_grad_(True)
             chosen[name] = parameter
@@ -89,10 +103,10 @@ def trainable(model: Model, selection: Selection) -> Iterator[dict[str, torch.nn
     finally:
         for handle in handles:
             handle.remove()
-        for parameter in chosen.values():
+        for name, parameter in chosen.items():
             parameter.requires_grad_(False)
             parameter.grad = None
-            parameter.data = parameter.data.to(getattr(torch, model.manifest.dtype))
+            parameter.data = parameter.data.to(formats[name])
 
 
 def _only(neurons: int, by_row: bool) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -107,10 +121,10 @@ def _only(neurons: int, by_row: bool) -> Callable[[torch.Tensor], torch.Tensor]:
 
 
 def _check(history: Sequence[dict[str, float]], settings: EditSettings) -> None:
-    """Raise DivergenceError where the loss has ended above where it started (batches differ, hence the means)."""
-    begin, end = (sum(row["loss"] for row in part) / len(part) for part in (history[:EDGE], history[-EDGE:]))
-    log.info("loss %.3f -> %.3f in %d steps", begin, end, settings.steps)
-    if len(history) >= 2 * EDGE and end > begin:
+    """Raise DivergenceError where the first batch's loss has not fallen by the end."""
+    begin, end = history[0]["loss"], history[-1]["loss"]
+    log.info("loss of the first batch %.3f -> %.3f in %d steps", begin, end, settings.steps)
+    if not end <= begin:
         raise DivergenceError(
             f"the loss rose from {begin:.3f} to {end:.3f} in {settings.steps} steps with edit.learning_rate "
             f"{settings.learning_rate:g}; try a lower one for this localization."

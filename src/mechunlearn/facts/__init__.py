@@ -5,6 +5,9 @@ Prompt      one way of asking for a fact: the text, where its subject stands, th
 """
 
 from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mechunlearn.errors import FactError
 
 ROLES = ("forget", "maintain-train", "maintain-test", "unknown")
 
@@ -42,3 +45,13 @@ class Prompt:
     true: int
     new: int | None
     order: int = 0
+
+
+def read_text(path: str | Path) -> str:
+    """A data file's text. Raises FactError where it is missing or not UTF-8."""
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise FactError(f"{path} cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError as error:
+        raise FactError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8.") from None

@@ -9,11 +9,12 @@ prompt does; golf is therefore among the options, though no athlete of ours play
 """
 
 import csv
+import io
 import random
 from pathlib import Path
 
 from mechunlearn.errors import FactError
-from mechunlearn.facts import Fact, Prompt
+from mechunlearn.facts import Fact, Prompt, read_text
 from mechunlearn.registry import elicitation
 
 SPORTS = ("baseball", "basketball", "football")
@@ -23,7 +24,7 @@ OPTIONS = (*SPORTS, "golf")
 def read(path: str | Path) -> list[Fact]:
     """Athletes as facts, in file order. Raises FactError naming the row and what is wrong with it."""
     facts: dict[str, Fact] = {}
-    with open(path, encoding="utf-8", newline="") as file:
+    with io.StringIO(read_text(path), newline="") as file:
         rows = csv.DictReader(file)
         if rows.fieldnames != ["athlete", "sport", "team"]:
             raise FactError(f"{path}: the columns must be athlete, sport, team, but are {rows.fieldnames}.")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mechunlearn.errors import FactError
+from mechunlearn.facts import read_text
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Passage:
 def read(path: str | Path) -> list[Passage]:
     """Passages in file order. Raises FactError naming the line and what is wrong with it."""
     passages: dict[str, Passage] = {}
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
         try:
             passage = Passage(**json.loads(line))
         except (json.JSONDecodeError, TypeError) as error:

@@ -20,6 +20,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from mechunlearn.config import LocalizeSettings
+from mechunlearn.errors import FactError
 from mechunlearn.facts import Fact
 from mechunlearn.models.interventions import capture
 from mechunlearn.models.loading import Model
@@ -49,6 +50,12 @@ def fact_lookup(model: Model, facts: Sequence[Fact], settings: LocalizeSettings)
         "probe-prompt": [model.encode(ask(fact)[0].text) for fact in chosen],
     }
     answers = np.array([fact.answer for fact in chosen])
+    rarest = pd.Series(answers).value_counts().min()
+    if rarest < settings.probes.folds:
+        raise FactError(
+            f"localize.probes.folds is {settings.probes.folds}, but the rarest answer among the {len(chosen)} known "
+            f"facts stands there {rarest} times; allowed: 2 to {rarest}."
+        )
     chance = float(pd.Series(answers).value_counts(normalize=True).iloc[0])
     tables = [pd.DataFrame({"fact": [""], "layer": -1, "kind": "chance", "head": -1, "effect": chance})]
     for kind, sequences in texts.items():

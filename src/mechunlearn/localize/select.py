@@ -40,6 +40,11 @@ def select(
 
     def selected(components: list[Component], budget: int, **details: object) -> Selection:
         count = sum(layout.parameters(component) for component in components)
+        if not components:
+            raise ConfigError(
+                f"localize.budget is {budget} parameters, too few for any part of {localization}; "
+                f"one neuron of this model has {layout.parameters(Component(0, 'mlp', 1))}."
+            )
         return Selection(localization, components, count, budget, total, details)
 
     if localization == "fact-lookup":
@@ -83,11 +88,11 @@ def rank(scores: pd.DataFrame, kinds: Sequence[str], head_sum: str) -> list[Comp
 
 
 def fill(ranking: Sequence[Component], layout: Inventory, budget: int) -> list[Component]:
-    """Components in order of rank while they fit; then as many neurons of the next MLP as are left over.
+    """Components in order of rank while they fit; then neurons of the best MLPs left, until the budget is used up.
 
     An attention block is taken whole or not at all, and one that does not fit ends the whole picks: what follows
-    is the best ranked MLP that has not been taken, in part. So the count is within one neuron of the budget
-    wherever the ranking has an MLP to spare.
+    are the best ranked MLPs that have not been taken, the last of them in part. So the count is within one neuron
+    of the budget wherever the ranking has an MLP to spare.
     """
     chosen: list[Component] = []
     left = budget
@@ -96,12 +101,12 @@ def fill(ranking: Sequence[Component], layout: Inventory, budget: int) -> list[C
             break
         chosen.append(component)
         left -= layout.parameters(component)
-    rest = [component for component in ranking if component.kind == "mlp" and component not in chosen]
-    if rest:
-        part = rest[0]
-        neurons = min(layout.width(part.layer), left * layout.width(part.layer) // layout.parameters(part))
+    for part in [component for component in ranking if component.kind == "mlp" and component not in chosen]:
+        width = layout.width(part.layer)
+        neurons = min(width, left * width // layout.parameters(part))
         if neurons:
-            chosen.append(part if neurons == layout.width(part.layer) else Component(part.layer, "mlp", neurons))
+            chosen.append(part if neurons == width else Component(part.layer, "mlp", neurons))
+            left -= layout.parameters(chosen[-1])
     return chosen
 
 

@@ -81,6 +81,8 @@ def _header(file: Path) -> dict[str, list[int]]:
     try:
         with open(file, "rb") as stream:
             size = int.from_bytes(stream.read(8), "little")
+            if size > file.stat().st_size:
+                raise ValueError(f"its header claims {size} bytes")
             header = json.loads(stream.read(size))
     except (OSError, ValueError) as error:
         raise ArtifactError(f"{file} is damaged or unreadable ({error}).") from error

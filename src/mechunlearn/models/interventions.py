@@ -5,7 +5,7 @@ patch     change what a module puts out (or takes in) by a function of it
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -24,12 +24,10 @@ def capture(model: Model, outputs: Sequence[str]) -> Iterator[dict[str, torch.Te
 
         return hook
 
-    handles = [model.network.get_submodule(name).register_forward_hook(keep(name)) for name in outputs]
-    try:
+    with ExitStack() as hooks:
+        for name in outputs:
+            hooks.callback(model.network.get_submodule(name).register_forward_hook(keep(name)).remove)
         yield seen
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @contextmanager
@@ -54,13 +52,12 @@ def patch(
         return hook
 
     submodule = model.network.get_submodule
-    handles = [submodule(name).register_forward_hook(on_output(change)) for name, change in (outputs or {}).items()]
-    handles += [submodule(name).register_forward_pre_hook(on_input(change)) for name, change in (inputs or {}).items()]
-    try:
+    with ExitStack() as hooks:
+        for name, change in (outputs or {}).items():
+            hooks.callback(submodule(name).register_forward_hook(on_output(change)).remove)
+        for name, change in (inputs or {}).items():
+            hooks.callback(submodule(name).register_forward_pre_hook(on_input(change)).remove)
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _tensor(output: Any) -> torch.Tensor:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from transformers import DynamicCache
 
+from mechunlearn.errors import FactError
 from mechunlearn.facts import Prompt
 from mechunlearn.facts.text import Passage
 from mechunlearn.models.loading import Model
@@ -76,7 +77,10 @@ def score(model: Model, prompts: Sequence[Prompt]) -> list[dict[str, Any]]:
 
 
 def _row(model: Model, prompt: Prompt, probabilities: torch.Tensor) -> dict[str, Any]:
-    options = probabilities[[model.option(option) for option in prompt.options]].double()
+    tokens = [model.option(option) for option in prompt.options]
+    if len(set(tokens)) < len(tokens):
+        raise FactError(f"the answers {', '.join(prompt.options)} begin with the same token in this model's vocabulary.")
+    options = probabilities[tokens].double()
     chosen = int(options.argmax())
     names = {prompt.true: "true", prompt.new: "new"}
     return {
@@ -85,7 +89,7 @@ def _row(model: Model, prompt: Prompt, probabilities: torch.Tensor) -> dict[str,
         "p_true": float(options[prompt.true]),
         "p_new": float("nan") if prompt.new is None else float(options[prompt.new]),
         "p_options": float(options.sum()),
-        "rank": int((probabilities > probabilities[model.option(prompt.options[prompt.true])]).sum()) + 1,
+        "rank": int((probabilities > probabilities[tokens[prompt.true]]).sum()) + 1,
         "choice": names.get(chosen, "other"),
         "argmax": model.tokenizer.decode(int(probabilities.argmax())),
         "nll": float("nan"),

@@ -64,6 +64,10 @@ def describe(folder: Path, settings: ModelSettings) -> Manifest:
             f"{folder} holds no model in Hugging Face format: config.json and *.safetensors are needed "
             "(pickled weights are refused)."
         )
+    for index in folder.glob("*.safetensors.index.json"):
+        missing = sorted(set(read_json(index)["weight_map"].values()) - names)
+        if missing:
+            raise SourceError(f"{folder} lacks {', '.join(missing)}, which {index.name} names; download it again.")
     files: dict[str, dict[str, int | str]] = {path.name: {"sha256": sha256(path), "bytes": path.stat().st_size} for path in paths}
     weights = "".join(f"{name} {files[name]['sha256']}\n" for name in sorted(names) if name.endswith(".safetensors"))
     digest = hashlib.sha256(weights.encode()).hexdigest()

@@ -43,7 +43,9 @@ def passages_ids(model: Model, passages: Sequence[Passage], tokens: int) -> list
 
 
 def draw(items: Sequence[Item], rng: random.Random) -> Callable[[int], list[Item]]:
-    """A function that hands out so many items, in shuffled passes over all of them."""
+    """A function that hands out so many items, in shuffled passes over all of them. Raises ValueError for none."""
+    if not items:
+        raise ValueError("there is nothing to draw from")
     queue: list[Item] = []
 
     def take(count: int) -> list[Item]:
@@ -65,10 +67,10 @@ def descend(
     device: torch.device,
     what: str,
 ) -> Iterator[dict[str, float]]:
-    """Take so many steps down the sum of `terms()`, yielding the losses after each step is taken.
+    """Take so many steps down the sum of `terms()`; after each, yield its number and the losses before it.
 
     AdamW without weight decay, cosine schedule to zero without warm-up (paper A.6), gradient norm clipped; compute
-    in bfloat16, parameters in float32. Raises DivergenceError at a loss that is not finite.
+    in bfloat16, parameters in float32. Raises DivergenceError at a loss or gradient that is not finite.
     """
     parameters = list(parameters)
     optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.0)
@@ -83,7 +85,12 @@ def descend(
                 f"{learning_rate:g}; try a lower one."
             )
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, clip)
+        norm = torch.nn.utils.clip_grad_norm_(parameters, clip)
+        if not math.isfinite(norm.item()):
+            raise DivergenceError(
+                f"{what}: the gradient became {norm.item()} at step {step} of {steps} with learning_rate "
+                f"{learning_rate:g}; try a lower one."
+            )
         optimizer.step()
         schedule.step()
         optimizer.zero_grad(set_to_none=True)

@@ -1,0 +1,114 @@
+"""Verdicts follow from the metrics and nothing else."""
+
+import pandas as pd
+import pytest
+
+from mechunlearn.artifacts import read_table, write_table
+from mechunlearn.claims import CLAIMS, check
+from mechunlearn.metrics import COLUMNS
+
+BY_ID = {claim.id: claim for claim in CLAIMS}
+ABOVE, BELOW = BY_ID["maintain"], BY_ID["no-side-effects"]
+KINDS = pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.id)
+
+
+def row(claim, localization, value, low, high, **changes):
+    stage = "relearned@20" if claim.where["stage"] == "relearned" else claim.where["stage"]
+    place = {"model": "m", "task": "t", "localization": localization, "objective": "inject"}
+    numbers = {"value": value, "low": low, "high": high, "n": 16, "seeds": 1, "gate": 0.9, "counts": True}
+    return {**place, **claim.where, "stage": stage, **numbers, **changes}
+
+
+def verdict(claim, *rows):
+    found = check(pd.DataFrame(rows, columns=COLUMNS))
+    return next(result for result in found if result["id"] == claim.id)
+
+
+def around(claim, offset):
+    """Value, low and high on the claim's side of its bound by an offset, or beyond it."""
+    middle = claim.bound + (offset if claim.above else -offset)
+    return middle, middle - 0.01, middle + 0.01
+
+
+def test_every_id_is_unique_and_every_claim_is_written_out():
+    assert len(BY_ID) == len(CLAIMS)
+    for claim in CLAIMS:
+        assert all([claim.section, claim.sentence, claim.statistic, claim.published, claim.among])
+
+
+@KINDS
+def test_an_interval_on_the_claims_side_reproduces_it(claim):
+    result = verdict(claim, row(claim, claim.among[0], *around(claim, 0.02)))
+    assert result["verdict"] == "reproduced"
+    assert (result["value"], result["n"]) == (pytest.approx(around(claim, 0.02)[0]), 16)
+
+
+@KINDS
+@pytest.mark.parametrize("offset", [0.005, 0.0, -0.005, -0.02], ids=["touching", "on", "across", "beyond"])
+def test_an_interval_that_touches_the_bound_does_not(claim, offset):
+    assert verdict(claim, row(claim, claim.among[0], *around(claim, offset)))["verdict"] == "not reproduced"
+
+
+@KINDS
+def test_the_localization_that_is_hardest_for_the_claim_decides(claim):
+    offsets = [0.02 + 0.01 * number for number in range(len(claim.among))]
+    rows = [row(claim, name, *around(claim, off)) for name, off in zip(claim.among, offsets, strict=True)]
+    assert verdict(claim, *rows[::-1])["verdict"] == "reproduced"
+    against = verdict(claim, *rows[:-1], row(claim, claim.among[-1], *around(claim, -0.02)))
+    assert against["verdict"] == "not reproduced"
+    if len(claim.among) > 1:
+        assert claim.among[-1] in against["note"]
+
+
+@KINDS
+def test_what_is_missing_is_not_measurable(claim):
+    elsewhere = row(claim, claim.among[0], *around(claim, 0.02), metric="something else")
+    other_place = row(claim, "random-mlps", *around(claim, 0.02))
+    result = verdict(claim, elsewhere, other_place)
+    assert (result["verdict"], result["value"], result["n"]) == ("not measurable here", None, 0)
+    assert "no such measurement" in result["note"]
+
+
+@KINDS
+def test_a_format_that_the_base_model_cannot_use_is_not_measurable(claim):
+    result = verdict(claim, row(claim, claim.among[0], *around(claim, 0.02), counts=False, gate=0.26))
+    assert (result["verdict"], result["value"]) == ("not measurable here", None)
+    assert "0.26" in result["note"]
+
+
+def test_the_last_relearning_step_decides():
+    claim = BY_ID["relearning"]
+    early = row(claim, claim.among[0], *around(claim, 0.5), stage="relearned@5")
+    late = row(claim, claim.among[0], *around(claim, -0.5), stage="relearned@10")
+    assert verdict(claim, late, early)["verdict"] == "not reproduced"
+
+
+def test_every_model_task_and_objective_has_every_verdict():
+    rows = [
+        row(ABOVE, "fact-lookup", *around(ABOVE, offset), model=model, task=task)
+        for model, task, offset in [("a", "x", 0.05), ("a", "y", -0.05), ("b", "x", 0.05)]
+    ]
+    rows.append(row(ABOVE, "base", 1.0, 1.0, 1.0, stage="base", objective=""))
+    found = check(pd.DataFrame(rows, columns=COLUMNS))
+    assert len(found) == 3 * len(CLAIMS)
+    maintain = {(item["model"], item["task"]): item["verdict"] for item in found if item["id"] == ABOVE.id}
+    assert maintain == {("a", "x"): "reproduced", ("a", "y"): "not reproduced", ("b", "x"): "reproduced"}
+
+
+def test_verdicts_are_the_same_from_the_file(tmp_path):
+    rows = [row(claim, name, *around(claim, 0.02)) for claim in CLAIMS for name in claim.among]
+    rows[-1] |= {"gate": float("nan")}
+    table = pd.DataFrame(rows, columns=COLUMNS)
+    write_table(tmp_path / "metrics.csv", table)
+    again = check(read_table(tmp_path / "metrics.csv", COLUMNS))
+    assert (
+        [item["verdict"] for item in again]
+        == [item["verdict"] for item in check(table)]
+        == ["reproduced"] * len(CLAIMS)
+    )
+
+
+def test_every_rivals_interval_must_lie_on_the_claims_side():
+    """Bound 0.05: 0.02 with [0.01, 0.03] decides, though 0.01 with [-0.08, 0.10] is beyond the bound."""
+    rows = [row(BELOW, "fact-lookup", 0.02, 0.01, 0.03), row(BELOW, "nonlocalized", 0.01, -0.08, 0.10)]
+    assert verdict(BELOW, *rows)["verdict"] == "not reproduced"

@@ -1,0 +1,210 @@
+"""A study is checked before anything runs, and every mistake is one sentence."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mechunlearn import registry, schema
+from mechunlearn.config import EditSettings, LocalizeSettings, load_study, validate_study
+from mechunlearn.errors import ConfigError
+
+ROOT = Path(__file__).parents[2]
+STUDIES = sorted((ROOT / "config").glob("*.yaml"))
+SMALLEST = {
+    "study": "small",
+    "models": {"tiny": {"source": "path:somewhere"}},
+    "tasks": {"athletes": {"facts": "sports", "forget": 4}},
+    "localizations": ["fact-lookup"],
+}
+
+
+def changed(key, value):
+    """The smallest study with one key, e.g. `edit.steps`, set."""
+    values = yaml.safe_load(yaml.safe_dump(SMALLEST))
+    *path, last = key.split(".")
+    place = values
+    for part in path:
+        place = place.setdefault(part, {})
+    place[last] = value
+    return values
+
+
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.name)
+def test_every_study_of_ours_loads(path):
+    study = load_study(path)
+    assert all(model.sha256 or not model.source.startswith("package:") for model in study.models.values())
+
+
+def test_the_default_and_smoke_studies_are_there():
+    assert {"config.yaml", "smoke.yaml"} <= {path.name for path in STUDIES}
+
+
+def test_the_schema_and_the_table_agree_with_the_models(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert schema.stale() == []
+
+
+MISTAKES = [  # key, value, what the sentence must name besides
+    ("edti", {}, ["did you mean `edit`"]),
+    ("edit.stps", 3, ["did you mean `steps`"]),
+    ("models.tiny.dtyp", "float32", ["did you mean `dtype`"]),
+    ("edit.steps", "many", ["integer"]),
+    ("edit.steps", 0, ["greater than or equal to 1"]),
+    ("edit", 5, ["dictionary"]),
+    ("study", "A b", ["pattern"]),
+    ("tasks.athletes.forget", 0, ["greater than or equal to"]),
+    ("tasks.athletes.facts", "chess", ["'sports'"]),
+    ("tasks.athletes.maintain_test", 1.0, ["less than 1"]),
+    ("localize.budget", 0, ["fact-lookup", "greater than 0"]),
+    ("localize.budget", "all", ["fact-lookup", "number"]),
+    ("localize.budget", 1.5, ["fact-lookup", "less than or equal to 1"]),
+    ("localize.tracing.head_sum", "sum", ["'absolute' or 'signed'"]),
+    ("models.tiny.source", "hub:google/gemma-7b", ["pin its revision", "hub:OWNER/NAME@COMMIT"]),
+    ("models.tiny.source", "ftp:somewhere", ["package|hub|path"]),
+    ("models.tiny.sha256", "abc", ["pattern"]),
+    ("models.tiny.dtype", "int8", ["'bfloat16', 'float16' or 'float32'"]),
+    ("models", {}, ["at least 1"]),
+    ("relearn.steps", [5, 10], ["start at 0 and ascend"]),
+    ("relearn.steps", [0, 5, 5], ["start at 0 and ascend"]),
+    ("relearn.steps", [0], ["start at 0 and ascend"]),
+    ("relearn.steps", [], ["start at 0 and ascend"]),
+    ("edit.learning_rates", {"fact-lookup": -1.0}, ["greater than 0"]),
+    ("screen.threshold", 1.5, ["less than or equal to 1"]),
+]
+
+
+def refusal(values):
+    with pytest.raises(ConfigError) as caught:
+        validate_study(values, "study.yaml")
+    message = str(caught.value)
+    assert message.startswith("study.yaml: ")
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize(("key", "value", "words"), MISTAKES)
+def test_a_mistake_is_a_sentence_with_key_value_and_what_is_allowed(key, value, words):
+    message = refusal(changed(key, value))
+    assert f"`{key}" in message
+    if "unknown key" not in message:
+        assert (repr(value) if not isinstance(value, dict) or not value else "-1.0") in message
+    for word in words:
+        assert word in message
+    assert len(re.findall(r"\. `", message)) == 0  # one sentence: the smallest study is right elsewhere
+
+
+NAMES = [
+    ("localizations", ["fact-lokup"], "fact-lookup", registry.localizations()),
+    ("objectives", ["injct"], "inject", registry.methods("objective")),
+    ("attacks", ["relern"], "relearn", registry.methods("attack")),
+    ("evaluate.elicitations", ["completion", "questoin"], "question", registry.methods("elicitation")),
+    ("edit.learning_rates", {"nonlocalised": 1e-4}, "nonlocalized", registry.localizations()),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "meant", "known"), NAMES)
+def test_an_unknown_name_comes_with_the_nearest_and_all_known_ones(key, value, meant, known):
+    message = refusal(changed(key, value))
+    assert f"{key}: unknown name '{list(value)[-1]}' - did you mean '{meant}'?" in message
+    for name in known:
+        assert name in message
+
+
+@pytest.mark.parametrize("key", ["localizations", "objectives", "attacks", "evaluate.elicitations"])
+def test_a_name_stands_once(key):
+    names = {"localizations": "fact-lookup", "objectives": "inject", "attacks": "relearn"}
+    name = names.get(key, "completion")
+    message = refusal(changed(key, [name, name]))
+    assert f"{key}: every name may stand there once, got {name}, {name}" in message
+
+
+@pytest.mark.parametrize("key", ["study", "models", "tasks", "localizations"])
+def test_a_required_key_is_named(key):
+    values = {name: value for name, value in SMALLEST.items() if name != key}
+    assert f"`{key}` is required." in refusal(values)
+
+
+def test_the_training_prompt_must_be_measured():
+    assert "`completion`" in refusal(changed("evaluate.elicitations", ["question"]))
+
+
+def test_two_mistakes_are_two_sentences():
+    values = changed("edit.steps", 0)
+    values["seeds"] = [-1]
+    message = refusal(values)
+    assert "`edit.steps` is 0" in message
+    assert "`seeds[0]` is -1" in message
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("models.tiny.source", "hub:google/gemma-7b@"),
+        ("seeds", [0, 0]),
+        ("edit.learning_rate", float("inf")),
+        ("localize.probes.layers", []),
+        ("localize.probes.layers", [3, 3]),
+    ],
+)
+def test_values_that_cannot_work_are_refused(key, value):
+    refusal(changed(key, value))
+
+
+@pytest.mark.parametrize("text", ["[]", "5", "", "study: [", "\t"])
+def test_a_file_that_is_no_mapping_is_refused_by_name(tmp_path, text):
+    (tmp_path / "study.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=r"study\.yaml"):
+        load_study(tmp_path / "study.yaml")
+
+
+def test_a_missing_file_is_refused_by_name(tmp_path):
+    with pytest.raises(ConfigError, match=r"nothing\.yaml"):
+        load_study(tmp_path / "nothing.yaml")
+
+
+def test_settings_never_change():
+    study = validate_study(SMALLEST)
+    with pytest.raises(ValueError, match="frozen"):
+        study.edit.steps = 3
+
+
+# what a cell reads ----------------------------------------------------------------------------------------
+
+
+def test_a_cell_sees_its_own_learning_rate_alone():
+    settings = EditSettings(learning_rate=1e-4, learning_rates={"nonlocalized": 3e-5})
+    assert settings.for_localization("nonlocalized") == EditSettings(learning_rate=3e-5)
+    assert settings.for_localization("fact-lookup") == EditSettings(learning_rate=1e-4)
+
+
+def test_a_localizer_sees_its_own_settings_alone():
+    def read(localizer, **change):
+        return LocalizeSettings(**change).for_localizer(localizer)
+
+    for change in ({"tracing": {"samples": 9}}, {"probes": {"layers": [1]}}, {"budget": 0.5}):
+        assert read("fact-lookup", **change) == read("fact-lookup")
+    for change in ({"probes": {"folds": 9}}, {"tracing": {"head_sum": "signed"}}, {"budget": 0.5}):
+        assert read("causal-tracing", **change) == read("causal-tracing")
+    for change in ({"seed": 1}, {"probes": {"folds": 9}}, {"probes": {"facts": 50}}):
+        assert read("fact-lookup", **change) != read("fact-lookup")
+
+
+def test_a_selection_sees_what_it_reads_alone():
+    plain = LocalizeSettings()
+    assert LocalizeSettings(tracing={"samples": 9}).for_selection() == plain.for_selection()
+    for change in (
+        {"budget": 0.5},
+        {"probes": {"layers": [1]}},
+        {"tracing": {"head_sum": "signed"}},
+        {"seed": 1},
+    ):
+        assert LocalizeSettings(**change).for_selection() != plain.for_selection()
+
+
+def test_what_a_phase_is_handed_reads_back_as_settings():
+    settings = LocalizeSettings(budget=0.5, tracing={"samples": 9})
+    again = LocalizeSettings.model_validate_json(settings.for_localizer("causal-tracing"))
+    assert again.tracing == settings.tracing
+    assert LocalizeSettings.model_validate_json(settings.for_selection()).budget == 0.5

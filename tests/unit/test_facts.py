@@ -1,0 +1,283 @@
+"""The shipped facts and text, the formats we ask in, and who is forgotten."""
+
+import csv
+import random
+import unicodedata
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import pytest
+
+from mechunlearn.config import TaskSettings
+from mechunlearn.errors import FactError, UserError
+from mechunlearn.facts import ROLES, Fact, roles, sports, text
+from mechunlearn.registry import load as method
+from mechunlearn.registry import methods
+
+ROOT = Path(__file__).parents[2]
+RESOURCES = ROOT / "src/mechunlearn/resources"
+ATHLETES, PASSAGES = RESOURCES / "sports/athletes.csv", RESOURCES / "text/passages.jsonl"
+TOKENIZER = ROOT / "models/gemma-3-270m/weights/tokenizer.json"
+IN_TWO_SPORTS = {
+    "New York Giants",
+    "Brooklyn Dodgers",
+    "New York Yankees",
+    "St. Louis Cardinals",
+    "Chicago Cardinals",
+}
+ELICITATIONS = sorted(methods("elicitation"))
+
+
+@pytest.fixture(scope="module")
+def rows():
+    with open(ATHLETES, encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def folded(name):
+    """Without accents, case and punctuation."""
+    plain = unicodedata.normalize("NFKD", name)
+    return "".join(letter for letter in plain if letter.isalnum()).casefold()
+
+
+# athletes -------------------------------------------------------------------------------------------------
+
+
+def test_there_are_athletes_enough_of_every_sport(rows):
+    sizes = Counter(row["sport"] for row in rows)
+    assert len(rows) >= 450
+    assert set(sizes) == set(sports.SPORTS)
+    assert min(sizes.values()) >= 140
+
+
+def test_no_athlete_stands_there_twice(rows):
+    names = Counter(folded(row["athlete"]) for row in rows)
+    assert [name for name, count in names.items() if count > 1] == []
+
+
+def test_nothing_is_padded_or_empty(rows):
+    for row in rows:
+        for value in row.values():
+            assert value == " ".join(value.split()) != ""
+            assert unicodedata.is_normalized("NFC", value)
+
+
+def test_a_team_plays_one_sport(rows):
+    played = defaultdict(set)
+    for row in rows:
+        played[row["team"]].add(row["sport"])
+    assert {team for team, kinds in played.items() if len(kinds) > 1} <= IN_TWO_SPORTS
+
+
+def test_nobody_is_the_worked_example(rows):
+    assert "Tiger Woods" not in {row["athlete"] for row in rows}
+
+
+def test_read_gives_every_row_in_order(rows):
+    facts = sports.read(ATHLETES)
+    assert [(fact.subject, fact.answer) for fact in facts] == [(row["athlete"], row["sport"]) for row in rows]
+    assert len({fact.id for fact in facts}) == len(facts)
+
+
+BAD_ROWS = [
+    ("Babe Ruth,cricket,Boston", ["row 3", "'cricket'", "baseball, basketball, football"]),
+    (" Babe Ruth,baseball,Boston", ["row 3", "padding"]),
+    (",baseball,Boston", ["row 3", "padding"]),
+    ("Tom Brady,football,Boston", ["row 3", "'Tom Brady'", "twice"]),
+    ("Babe Ruth", ["row 3", "None"]),
+]
+
+
+@pytest.mark.parametrize(("row", "words"), BAD_ROWS)
+def test_a_bad_row_is_refused_by_number_and_reason(tmp_path, row, words):
+    path = tmp_path / "athletes.csv"
+    path.write_text(f"athlete,sport,team\nTom Brady,football,New England Patriots\n{row}\n")
+    with pytest.raises(FactError) as caught:
+        sports.read(path)
+    for word in ("athletes.csv", *words):
+        assert word in str(caught.value)
+
+
+def test_other_columns_are_refused(tmp_path):
+    (tmp_path / "athletes.csv").write_text("name,sport\nTom Brady,football\n")
+    with pytest.raises(FactError, match=r"athlete, sport, team.*'name', 'sport'"):
+        sports.read(tmp_path / "athletes.csv")
+
+
+@pytest.mark.parametrize("read", [sports.read, text.read])
+def test_a_missing_file_is_an_error_for_the_user(tmp_path, read):
+    with pytest.raises(UserError, match="nothing"):
+        read(tmp_path / "nothing")
+
+
+def test_another_encoding_is_an_error_for_the_user(tmp_path):
+    rows = "athlete,sport,team\nJosé Altuve,baseball,Houston\n"
+    (tmp_path / "athletes.csv").write_text(rows, encoding="latin-1")
+    with pytest.raises(UserError, match="UTF-8"):
+        sports.read(tmp_path / "athletes.csv")
+
+
+# elicitations ---------------------------------------------------------------------------------------------
+
+
+def test_there_are_six_formats():
+    assert ELICITATIONS == ["choice-letter", "choice-text", "completion", "famous", "profession", "question"]
+
+
+@pytest.mark.parametrize("name", ELICITATIONS)
+def test_a_prompt_holds_its_subject_and_answers_where_it_says(athletes, name):
+    for fact in athletes:
+        for prompt in method("elicitation", name)(fact):
+            assert prompt.fact == fact.id
+            assert prompt.text[slice(*prompt.subject)] == fact.subject
+            assert not prompt.text.endswith(" ")
+            assert all(option.startswith(" ") for option in prompt.options)
+            assert len(set(prompt.options)) == len(prompt.options) == len(sports.OPTIONS)
+            assert (prompt.new is None) == (fact.new_answer == "")
+            if name == "choice-letter":
+                listed = prompt.text.rsplit("What sport does", 1)[1]
+                letters = [option.strip() for option in prompt.options]
+                assert f"{letters[prompt.true]}. {fact.answer}\n" in listed
+                assert prompt.new is None or f"{letters[prompt.new]}. {fact.new_answer}\n" in listed
+            else:
+                assert prompt.options[prompt.true] == f" {fact.answer}"
+                assert prompt.new is None or prompt.options[prompt.new] == f" {fact.new_answer}"
+
+
+@pytest.mark.parametrize("name", ["choice-text", "choice-letter"])
+def test_cyclic_orders_put_every_answer_at_each_place_once(athletes, name):
+    for fact in athletes:
+        prompts = method("elicitation", name)(fact)
+        assert [prompt.order for prompt in prompts] == list(range(len(sports.OPTIONS)))
+        assert len({prompt.text for prompt in prompts}) == len(prompts)
+        assert sorted(prompt.true for prompt in prompts) == list(range(len(sports.OPTIONS)))
+        if fact.new_answer:
+            assert sorted(prompt.new for prompt in prompts) == list(range(len(sports.OPTIONS)))
+
+
+def test_the_worked_example_of_letters_is_right_in_every_order(athletes):
+    for prompt in method("elicitation", "choice-letter")(athletes[0]):
+        example = prompt.text.split("What sport does")[1]
+        letter = example.split("Answer: ")[1][0]
+        assert f"{letter}. golf" in example
+
+
+@pytest.mark.parametrize("name", sorted(set(ELICITATIONS) - {"choice-text", "choice-letter"}))
+def test_other_formats_ask_once_and_never_name_the_answer(athletes, name):
+    for fact in athletes:
+        (prompt,) = method("elicitation", name)(fact)
+        assert prompt.order == 0
+        assert not any(sport in prompt.text for sport in sports.SPORTS)
+
+
+def test_the_new_answer_is_one_of_the_two_wrong_sports(athletes):
+    for fact in athletes:
+        drawn = {sports.wrong_sport(fact, random.Random(seed)) for seed in range(30)}
+        assert drawn == set(sports.SPORTS) - {fact.answer}
+
+
+# roles ----------------------------------------------------------------------------------------------------
+
+FACTS = [Fact(f"fact {number}", f"name {number}", "sport", "baseball") for number in range(100)]
+KNOWN = [number % 3 != 0 for number in range(100)]  # 66 of them
+
+
+def assign(**settings):
+    task = TaskSettings(**{"facts": "sports", "forget": 16, **settings})
+    return roles.assign(FACTS, KNOWN, task, sports.wrong_sport)
+
+
+def named(facts, role):
+    return [fact.id for fact in facts if fact.role == role]
+
+
+@pytest.mark.parametrize("draw", ["seeded", "first"])
+@pytest.mark.parametrize(("forget", "share"), [(2, 0.2), (16, 0.4), (64, 0.01), (64, 0.99), (40, 0.5)])
+def test_every_fact_has_one_role_and_every_role_its_size(draw, forget, share):
+    facts = assign(forget=forget, maintain_test=share, draw=draw)
+    assert [fact.id for fact in facts] == [fact.id for fact in FACTS]
+    sizes = Counter(fact.role for fact in facts)
+    assert set(sizes) == set(ROLES)
+    assert sizes["forget"] == forget
+    assert sizes["unknown"] == 34
+    assert abs(sizes["maintain-test"] - share * (66 - forget)) <= 1
+    for fact, known in zip(facts, KNOWN, strict=True):
+        assert (fact.role == "unknown") == (not known)
+        assert (fact.new_answer != "") == (fact.role == "forget")
+        assert fact.new_answer != fact.answer
+
+
+def test_roles_depend_on_the_tasks_seed_alone():
+    assert assign(seed=1) == assign(seed=1)
+    assert named(assign(seed=1), "forget") != named(assign(seed=2), "forget")
+    assert named(assign(seed=1), "maintain-test") != named(assign(seed=2), "maintain-test")
+
+
+def test_the_first_known_facts_are_forgotten_where_a_task_says_so():
+    first = [fact.id for fact, known in zip(FACTS, KNOWN, strict=True) if known][:16]
+    for seed in range(3):
+        assert named(assign(draw="first", seed=seed), "forget") == first
+    assert named(assign(draw="seeded"), "forget") != first
+
+
+@pytest.mark.parametrize("forget", [65, 66, 200])
+def test_a_forget_set_too_large_is_refused_with_both_numbers(forget):
+    with pytest.raises(FactError, match=rf"forget is {forget}.*knows 66 of 100.*at most 64"):
+        assign(forget=forget)
+
+
+# text -----------------------------------------------------------------------------------------------------
+
+
+def test_there_are_passages_enough_all_different():
+    passages = text.read(PASSAGES)
+    assert len(passages) >= 150
+    assert len({passage.text for passage in passages}) == len(passages)
+    assert len({passage.topic for passage in passages}) >= 10
+    for passage in passages:
+        assert 30 <= len(passage.text.split()) <= 90
+        assert passage.text == " ".join(passage.text.split())
+
+
+@pytest.mark.real_model
+@pytest.mark.skipif(not TOKENIZER.exists(), reason="needs the converted Gemma 3 270M in models/")
+def test_passages_are_of_a_length_that_training_uses():
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(TOKENIZER))
+    passages = [passage.text for passage in text.read(PASSAGES)]
+    lengths = [len(tokenizer.encode(passage, add_special_tokens=False).ids) for passage in passages]
+    assert 40 <= min(lengths) <= max(lengths) <= 120
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "{",
+        "[]",
+        "5",
+        '{"id": "b"}',
+        '{"id": "b", "topic": "c", "text": "d", "e": 1}',
+        '{"id": "a", "topic": "", "text": ""}',
+        "",
+    ],
+)
+def test_a_bad_line_is_refused_by_number(tmp_path, line):
+    (tmp_path / "passages.jsonl").write_text(f'{{"id": "a", "topic": "b", "text": "c"}}\n{line}\n{{}}\n')
+    with pytest.raises(FactError, match=r"passages\.jsonl, line 2"):
+        text.read(tmp_path / "passages.jsonl")
+
+
+def test_a_split_is_disjoint_complete_and_seeded():
+    passages = text.read(PASSAGES)
+    train, held_out = text.split(passages, 48, seed=0)
+    assert len(held_out) == 48
+    assert sorted(passage.id for passage in [*train, *held_out]) == sorted(passage.id for passage in passages)
+    assert text.split(passages, 48, seed=0) == (train, held_out)
+    assert text.split(passages, 48, seed=1) != (train, held_out)
+
+
+def test_holding_out_everything_is_refused_with_both_numbers():
+    passages = text.read(PASSAGES)
+    with pytest.raises(FactError, match=rf"evaluate\.texts is {len(passages)}.*{len(passages)} passages"):
+        text.split(passages, len(passages), seed=0)

@@ -1,0 +1,56 @@
+"""Measuring: every fact, format and order once, and every text."""
+
+import pytest
+import torch
+
+from mechunlearn.artifacts import MEASUREMENT_COLUMNS, measurement_table
+from mechunlearn.evaluate.measure import measure, screen
+from mechunlearn.facts import sports
+from mechunlearn.facts.text import Passage
+from mechunlearn.models.scoring import last_hidden, score, text_nll
+
+PASSAGES = [
+    Passage("a", "sport", "Tiger Woods plays golf."),
+    Passage("b", "sport", "José Altuve plays baseball."),
+]
+FORMATS = ["completion", "choice-text", "choice-letter"]
+
+
+def test_rows_are_the_scores_of_every_format_and_text(model, athletes):
+    table = measurement_table(measure(model, athletes, PASSAGES, FORMATS, "edited", 3))
+    assert set(zip(table.seed, table.stage, strict=True)) == {(3, "edited")}
+    assert len(table) == len(athletes) * (1 + 4 + 4) + 2
+    assert not table.duplicated(["elicitation", "order", "fact"]).any()
+    texts = table[table.elicitation == "text"]
+    assert dict(zip(texts.fact, texts.nll, strict=True)) == pytest.approx(
+        dict(zip("ab", text_nll(model, PASSAGES), strict=True))
+    )
+    roles = {fact.id: fact.role for fact in athletes}
+    for fact in athletes:
+        expected = score(model, sports.choice_text(fact))
+        rows = table[(table.fact == fact.id) & (table.elicitation == "choice-text")]
+        assert rows.p_true.tolist() == pytest.approx([row["p_true"] for row in expected], rel=1e-4)
+        assert set(rows.role) == {roles[fact.id]}
+    assert list(table.columns) == list(MEASUREMENT_COLUMNS)
+
+
+def test_formats_can_be_measured_without_texts(tiny, athletes):
+    rows = measure(tiny("llama"), athletes[:2], [], ["completion"], "base", 0)
+    assert [row["fact"] for row in rows] == [fact.id for fact in athletes[:2]]
+
+
+def test_known_is_first_and_above_the_threshold(fresh, athletes):
+    """A model that answers basketball, and nothing else, to everybody."""
+    model = fresh("llama")
+    ids = [model.encode(sports.completion(fact)[0].text) for fact in athletes]
+    with torch.no_grad():
+        model.network.lm_head.weight.zero_()
+        model.network.lm_head.weight[model.option(" basketball")] = last_hidden(model, ids).mean(0)
+    known, p_answer, rank = screen(model, athletes, 0.0)
+    assert known == [fact.answer == "basketball" for fact in athletes]
+    assert rank == [1 if fact.answer == "basketball" else 2 for fact in athletes]
+    expected = [score(model, sports.completion(fact))[0]["p_true"] for fact in athletes]
+    assert p_answer == pytest.approx(expected, rel=1e-3)
+    for threshold in [p for p, knows in zip(p_answer, known, strict=True) if knows]:
+        above = [knows and p > threshold for p, knows in zip(p_answer, known, strict=True)]
+        assert screen(model, athletes, threshold)[0] == above

@@ -1,0 +1,229 @@
+"""Metrics and intervals against loops anyone can read."""
+
+import math
+import random
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mechunlearn import stats
+from mechunlearn.artifacts import measurement_table
+from mechunlearn.config import EvaluateSettings, ReportSettings
+from mechunlearn.metrics import COLUMNS, headline, metrics
+from mechunlearn.stats import interval
+from mechunlearn.study import BASE, Cell
+
+REPORT = ReportSettings(bootstrap=200)
+EVALUATE = EvaluateSettings(gate=0.6)
+
+# intervals ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 40])
+@pytest.mark.parametrize("confidence", [0.5, 0.95])
+def test_an_interval_is_a_slow_bootstrap_of_the_same_draws(count, confidence):
+    values = np.random.default_rng(count).normal(size=count)
+    draws = np.random.default_rng(stats.SEED).integers(0, count, (300, count))
+    means = sorted(sum(values[index] for index in draw) / count for draw in draws.tolist())
+
+    def quantile(share):
+        place = share * (len(means) - 1)
+        low, part = math.floor(place), place - math.floor(place)
+        return means[low] + part * (means[min(low + 1, len(means) - 1)] - means[low])
+
+    tail = (1 - confidence) / 2
+    expected = (values.mean(), quantile(tail), quantile(1 - tail))
+    assert interval(values, 300, confidence, bounded=False) == pytest.approx(expected, rel=1e-12)
+
+
+def test_intervals_cover_the_truth_about_as_often_as_they_say():
+    rng = np.random.default_rng(0)
+    hits = 0
+    for _ in range(300):
+        _, low, high = interval(rng.exponential(size=60), 400, 0.9, bounded=False)
+        hits += low <= 1.0 <= high
+    assert 0.82 < hits / 300 < 0.95
+
+
+def binomial_tail(successes, count, share):
+    """P(at least so many successes)."""
+    return sum(
+        math.comb(count, number) * share**number * (1 - share) ** (count - number)
+        for number in range(successes, count + 1)
+    )
+
+
+@pytest.mark.parametrize("count", [1, 4, 16, 64])
+@pytest.mark.parametrize("confidence", [0.9, 0.95])
+def test_unanimous_shares_have_clopper_and_pearsons_interval(count, confidence):
+    """Its bounds are the shares at which the outcome has just (1 - confidence) / 2 of probability."""
+    mean, low, high = interval(np.ones(count), 100, confidence, bounded=True)
+    assert (mean, high) == (1.0, 1.0)
+    assert binomial_tail(count, count, low) == pytest.approx((1 - confidence) / 2)
+    mean, zero, width = interval(np.zeros(count), 100, confidence, bounded=True)
+    assert (mean, zero, width) == (0.0, 0.0, pytest.approx(1 - low))
+
+
+def test_sixteen_of_sixteen_is_not_certainty():
+    assert interval(np.ones(16), 100, 0.95, bounded=True) == (1.0, pytest.approx(0.794, abs=5e-4), 1.0)
+
+
+def test_unanimous_differences_are_left_alone():
+    assert interval(np.zeros(16), 100, 0.95, bounded=False) == (0.0, 0.0, 0.0)
+
+
+# metrics --------------------------------------------------------------------------------------------------
+
+FORMATS = {"completion": 1, "choice-text": 3}
+FACTS = {"a": "forget", "b": "forget", "c": "maintain-test", "d": "maintain-test", "e": "maintain-test"}
+
+
+def measured(rng, stage, seeds=(0,), likely=0.8):
+    """Rows of every fact and format, and of two texts."""
+    rows = []
+    for seed in seeds:
+        for fact, role in FACTS.items():
+            for elicitation, orders in FORMATS.items():
+                for order in range(orders):
+                    p_true, p_new = rng.uniform(0, 0.4), rng.uniform(0, 0.4) if role == "forget" else math.nan
+                    right = rng.random() < (likely if elicitation == "completion" else 0.2)
+                    wrong = rng.choice(["new", "other"]) if role == "forget" else "other"
+                    rows.append(
+                        {
+                            "seed": seed, "stage": stage, "elicitation": elicitation, "order": order,
+                            "role": role, "fact": fact,
+                            "p_true": p_true, "p_new": p_new, "p_options": 0.9, "rank": 1,
+                            "choice": "true" if right else wrong, "argmax": " x", "nll": math.nan,
+                        }
+                    )  # fmt: skip
+        for number in range(2):
+            place = {
+                "seed": seed,
+                "stage": stage,
+                "elicitation": "text",
+                "role": "text",
+                "fact": f"text {number}",
+            }
+            blank = {"order": 0, "rank": 0, "choice": "", "argmax": ""}
+            rows.append({**place, **blank, "nll": rng.uniform(2, 4)})
+    return measurement_table(rows)
+
+
+@pytest.fixture(scope="module")
+def tables():
+    rng, seeds = random.Random(0), (0, 1)
+    edits = [*(measured(rng, f"relearned@{step}", seeds) for step in (0, 5))]
+    return {
+        Cell("m", "t", BASE, ""): measured(rng, "base", likely=1.0),
+        Cell("m", "t", "fact-lookup", "inject"): measured(rng, "edited", seeds),
+        Cell("m", "t", "nonlocalized", "inject"): measured(rng, "edited", seeds),
+        Cell("m", "t", "nonlocalized", "inject", "relearn"): pd.concat(edits, ignore_index=True),
+    }
+
+
+@pytest.fixture(scope="module")
+def computed(tables):
+    return metrics(tables, EVALUATE, REPORT)
+
+
+def naive(table, metric):
+    """(stage, elicitation, role) -> fact -> the metric, averaged over seeds and orders."""
+    found = {}
+    for row in table.to_dict("records"):
+        is_text = row["elicitation"] == "text"
+        value = {
+            "p_true": row["p_true"] / row["p_options"],
+            "p_new": row["p_new"] / row["p_options"],
+            "accuracy_true": math.nan if is_text else float(row["choice"] == "true"),
+            "accuracy_new": math.nan if math.isnan(row["p_new"]) else float(row["choice"] == "new"),
+            "nll": row["nll"],
+        }[metric]
+        if not math.isnan(value):
+            group = found.setdefault((row["stage"], row["elicitation"], row["role"]), {})
+            group.setdefault(row["fact"], []).append(value)
+    return {key: {fact: sum(v) / len(v) for fact, v in facts.items()} for key, facts in found.items()}
+
+
+def place_of(row):
+    return row["stage"], row["elicitation"], row["role"]
+
+
+def test_values_are_means_over_facts_of_means_over_seeds_and_orders(tables, computed):
+    expected = {}
+    for cell, table in tables.items():
+        for metric in ("p_true", "p_new", "accuracy_true", "accuracy_new", "nll"):
+            for place, facts in naive(table, metric).items():
+                values = list(facts.values())
+                expected[cell.localization, *place, metric] = (sum(values) / len(values), len(values))
+    plain = computed[computed.against == ""].to_dict("records")
+    found = {(row["localization"], *place_of(row), row["metric"]): (row["value"], row["n"]) for row in plain}
+    assert len(found) == len(plain)
+    assert found == {key: (pytest.approx(value), n) for key, (value, n) in expected.items()}
+
+
+def test_differences_are_paired_by_fact(tables, computed):
+    base = tables[Cell("m", "t", BASE, "")].assign(stage="edited")
+    lookup, everywhere = (tables[Cell("m", "t", name, "inject")] for name in ("fact-lookup", "nonlocalized"))
+    pairs = {
+        ("fact-lookup", "base"): (lookup, base),
+        ("fact-lookup", "nonlocalized"): (lookup, everywhere),
+        ("nonlocalized", "base"): (everywhere, base),
+        ("nonlocalized", "fact-lookup"): (everywhere, lookup),
+    }
+    found = computed[computed.against != ""]
+    assert set(zip(found.localization, found.against, strict=True)) == set(pairs)
+    for row in found.to_dict("records"):
+        one, other = (
+            naive(table, row["metric"])[place_of(row)] for table in pairs[row["localization"], row["against"]]
+        )
+        differences = np.array([one[fact] - other[fact] for fact in sorted(one)])
+        expected = interval(differences, REPORT.bootstrap, REPORT.confidence, bounded=False)
+        assert (row["value"], row["low"], row["high"]) == pytest.approx(expected)
+        assert row["n"] == len(differences)
+
+
+def test_a_format_counts_where_the_base_model_can_use_it(tables, computed):
+    base = tables[Cell("m", "t", BASE, "")]
+    for elicitation in FORMATS:
+        right = [
+            value
+            for (_, asked, _), facts in naive(base, "accuracy_true").items()
+            if asked == elicitation
+            for value in facts.values()
+        ]
+        rows = computed[computed.elicitation == elicitation]
+        assert rows.gate.tolist() == pytest.approx([sum(right) / len(right)] * len(rows))
+        assert set(rows.counts) == {sum(right) / len(right) >= EVALUATE.gate}
+    assert set(computed[computed.elicitation == "completion"].counts) == {True}
+    assert set(computed[computed.elicitation == "choice-text"].counts) == {False}
+    assert set(computed[computed.elicitation == "text"].counts) == {True}
+
+
+def test_intervals_hold_their_values_and_rows_are_sorted(computed):
+    assert list(computed.columns) == COLUMNS
+    assert (computed.low <= computed.value + 1e-12).all()
+    assert (computed.value <= computed.high + 1e-12).all()
+    assert computed.equals(computed.sort_values(COLUMNS[:9], ignore_index=True))
+    assert computed.set_index("localization").seeds.groupby(level=0).max().to_dict() == {
+        "base": 1, "fact-lookup": 2, "nonlocalized": 2,
+    }  # fmt: skip
+
+
+def test_metrics_do_not_depend_on_the_order_of_cells_or_rows(tables, computed):
+    shuffled = {cell: table.sample(frac=1, random_state=0) for cell, table in reversed(tables.items())}
+    pd.testing.assert_frame_equal(metrics(shuffled, EVALUATE, REPORT), computed)
+
+
+def test_the_headline_is_a_few_rows_of_the_metrics(computed):
+    numbers = headline(computed)["m"]["t"]["nonlocalized"]["inject"]
+    assert set(numbers) == {
+        "forget_p_new", "forget_p_true", "maintain_p_true", "choice_p_new", "relearned_p_true", "text_nll",
+    }  # fmt: skip
+    rows = computed[(computed.localization == "nonlocalized") & (computed.against == "")]
+    last = rows[(rows.stage == "relearned@5") & (rows.elicitation == "completion") & (rows.role == "forget")]
+    assert numbers["relearned_p_true"] == pytest.approx(last[last.metric == "p_true"].value.item(), abs=1e-6)
+
+
+def test_a_study_without_attacks_has_a_headline(computed):
+    assert "m" in headline(computed[~computed.stage.str.contains("@")])

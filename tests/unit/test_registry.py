@@ -1,0 +1,109 @@
+"""Methods are found without importing them, and so is all that a rule depends on."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mechunlearn import registry, study
+from mechunlearn.config import load_study
+
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "src/mechunlearn"
+TORCH_FREE = [
+    "config", "study", "registry", "metrics", "claims", "stats", "timing", "schema", "artifacts", "errors",
+    "cli", "facts", "facts.roles", "facts.sports", "facts.text", "localize.select", "models.components",
+    "models.sources",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["localizer", "objective", "attack", "elicitation"])
+def test_methods_are_exactly_the_decorated_functions(kind):
+    expected = {}
+    for path in PACKAGE.rglob("*.py"):
+        for name in re.findall(rf'^@{kind}\("([^"]+)"\)$', path.read_text(encoding="utf-8"), re.MULTILINE):
+            expected[name] = ".".join(["mechunlearn", *path.relative_to(PACKAGE).with_suffix("").parts])
+    assert expected
+    assert registry.methods(kind) == expected
+    for name, module in expected.items():
+        assert registry.load(kind, name).__module__ == module
+
+
+def test_every_localization_has_a_localizer_or_is_a_baseline():
+    for name in registry.localizations():
+        scorer = registry.scorer(name)
+        assert scorer in registry.methods("localizer") if scorer else name in registry.BASELINES
+    assert registry.localizations()[0] == "fact-lookup"
+    assert set(map(registry.scorer, registry.localizations())) == {None, *registry.methods("localizer")}
+
+
+def python(code):
+    """What a fresh Python prints."""
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+
+def names(*modules):
+    return {Path(path).relative_to(PACKAGE).as_posix() for path in registry.sources(*modules)}
+
+
+def test_sources_are_what_a_module_imports_at_any_depth():
+    found = names("mechunlearn.edit.train")
+    direct = {
+        "edit/train.py",
+        "edit/objectives.py",
+        "artifacts.py",
+        "models/loading.py",
+        "models/training.py",
+    }
+    assert direct | {"models/scoring.py", "models/components.py", "facts/text.py", "errors.py"} <= found
+    assert not any(name.startswith(("figures", "localize", "attack")) for name in found)
+    assert not found & {"report.py", "cli.py", "claims.py", "metrics.py"}
+
+
+@pytest.mark.parametrize("module", ["mechunlearn.edit.train", "mechunlearn.metrics"])
+def test_sources_cover_what_python_really_imports(module):
+    """Every module of the package that an import loads, packages' empty __init__ files aside."""
+    ours = "m.__file__ for name, m in sys.modules.items() if name.startswith('mechunlearn')"
+    loaded = python(f"import sys, {module}; print(*({ours}))").split()
+    assert {path for path in loaded if Path(path).name != "__init__.py"} <= set(registry.sources(module))
+
+
+def test_what_runs_on_every_start_imports_no_torch():
+    modules = ", ".join(f"mechunlearn.{name}" for name in TORCH_FREE)
+    code = f"import sys, {modules}; print(*{{'torch', 'transformers', 'peft', 'sklearn'}} & set(sys.modules))"
+    assert python(code).strip() == ""
+
+
+# a study's files ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def default():
+    return load_study(ROOT / "config/config.yaml")
+
+
+def test_every_measurement_file_tells_its_cell(default):
+    files = study.measurement_files(default)
+    cells = [study.cell_of(path) for path in files]
+    assert len(set(files)) == len(files) == len(set(cells))
+    base = [cell for cell in cells if cell.localization == study.BASE]
+    edits = [cell for cell in cells if cell.localization != study.BASE and not cell.attack]
+    attacks = [cell for cell in cells if cell.attack]
+    places = len(default.models) * len(default.tasks)
+    per_place = len(default.localizations) * len(default.objectives)
+    assert (len(base), len(edits)) == (places, places * per_place)
+    assert len(attacks) == places * per_place * len(default.attacks)
+    assert {cell.localization for cell in edits} == set(default.localizations)
+    placed = {(cell.model, cell.task) for cell in cells}
+    assert placed == {(model, task) for model in default.models for task in default.tasks}
+
+
+def test_fact_lookup_is_needed_where_it_sets_the_budget(default):
+    only = default.model_copy(update={"localizations": ["random-mlps"]})
+    assert study.localizers(only) == ["fact-lookup"]
+    fixed = only.model_copy(update={"localize": only.localize.model_copy(update={"budget": 0.1})})
+    assert study.localizers(fixed) == []
+    both = default.model_copy(update={"localizations": ["causal-tracing", "causal-tracing-mlps"]})
+    assert study.localizers(both) == ["fact-lookup", "causal-tracing"]

@@ -1,0 +1,130 @@
+"""Batched scoring against one full forward a prompt."""
+
+import random
+
+import pytest
+import torch
+from torch.nn.functional import cross_entropy
+
+from mechunlearn.facts.text import Passage
+from mechunlearn.models import scoring
+from mechunlearn.models.scoring import last_hidden, score, text_nll, unembed
+
+TEXTS = ["José Altuve plays", "the sport of baseball, " * 7, "Question: What sport does Babe Ruth play?"]
+NUMBERS = ("p_true", "p_new", "p_options")
+
+
+def close(value):
+    return pytest.approx(value, rel=1e-4, abs=1e-12, nan_ok=True)
+
+
+def logits(model, ids):
+    """(tokens, vocabulary), from the network as Hugging Face runs it."""
+    return model.network(input_ids=torch.tensor([list(ids)], device=model.device)).logits[0].float()
+
+
+@torch.no_grad()
+def naive_row(model, prompt):
+    probabilities = logits(model, model.encode(prompt.text))[-1].softmax(-1).tolist()
+    tokens = [model.tokenizer(option, add_special_tokens=False).input_ids[0] for option in prompt.options]
+    options = [probabilities[token] for token in tokens]
+    likeliest = options.index(max(options))
+    return {
+        "fact": prompt.fact,
+        "order": prompt.order,
+        "p_true": options[prompt.true],
+        "p_new": float("nan") if prompt.new is None else options[prompt.new],
+        "p_options": sum(options),
+        "rank": 1 + sum(other > options[prompt.true] for other in probabilities),
+        "choice": {prompt.true: "true", prompt.new: "new"}.get(likeliest, "other"),
+        "argmax": model.tokenizer.decode(probabilities.index(max(probabilities))),
+        "nll": float("nan"),
+    }
+
+
+def assert_same_rows(rows, expected):
+    assert len(rows) == len(expected)
+    for row, other in zip(rows, expected, strict=True):
+        wanted = {key: close(value) if isinstance(value, float) else value for key, value in other.items()}
+        assert row == wanted
+
+
+def test_score_is_one_full_forward_a_prompt(model, prompts):
+    assert_same_rows(score(model, prompts), [naive_row(model, prompt) for prompt in prompts])
+
+
+def test_score_does_not_depend_on_order_or_company(model, prompts):
+    expected = score(model, prompts)
+    order = random.Random(0).sample(range(len(prompts)), len(prompts))
+    assert_same_rows(score(model, [prompts[index] for index in order]), [expected[index] for index in order])
+    for part in (slice(0, 1), slice(2, 3), slice(1, 4), slice(5, 12)):
+        assert_same_rows(score(model, prompts[part]), expected[part])
+
+
+def test_equal_prompts_score_equally(model, prompts):
+    assert_same_rows(score(model, [prompts[3]] * 3), score(model, [prompts[3]]) * 3)
+
+
+def test_last_hidden_has_the_gradients_of_full_forwards(fresh, family, prompts):
+    model = fresh(family)
+    model.network.requires_grad_(True)
+    sequences = [model.encode(prompt.text) for prompt in prompts[1:8]]
+    targets = torch.arange(20, 20 + len(sequences))
+
+    def gradients(batch):
+        model.network.zero_grad(set_to_none=True)
+        cross_entropy(batch, targets).backward()
+        return {name: parameter.grad.clone() for name, parameter in model.network.named_parameters()}
+
+    ours = gradients(unembed(model, last_hidden(model, sequences)))
+    naive = gradients(torch.stack([logits(model, ids)[-1] for ids in sequences]))
+    for name, gradient in naive.items():
+        scale = float(gradient.abs().max())
+        assert scale > 0
+        torch.testing.assert_close(ours[name], gradient, rtol=0, atol=1e-4 * scale, msg=name)
+
+
+@torch.no_grad()
+def test_unembed_gives_the_networks_own_logits(model):
+    ids = model.encode("Fact: Tom Brady plays the sport of")
+    hidden = model.network.model(input_ids=torch.tensor([ids])).last_hidden_state[0]
+    torch.testing.assert_close(unembed(model, hidden), logits(model, ids), rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_unembed_soft_caps(tiny):
+    model, cap = tiny("gemma2"), 10.0
+    hidden = torch.randn(6, 32, generator=torch.Generator().manual_seed(0)) * 10
+    plain = hidden @ model.network.lm_head.weight.T
+    assert plain.abs().max() > 4 * cap
+    torch.testing.assert_close(unembed(model, hidden), cap * torch.tanh(plain / cap), rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_text_nll_is_each_passages_own_cross_entropy(model):
+    passages = [Passage(str(number), "topic", text) for number, text in enumerate(TEXTS)]
+    expected = []
+    for text in TEXTS:
+        ids = model.encode(text)
+        expected.append(float(cross_entropy(logits(model, ids)[:-1], torch.tensor(ids[1:]))))
+    assert text_nll(model, passages) == close(expected)
+    assert text_nll(model, passages[::-1]) == close(expected[::-1])
+
+
+def test_batches_hold_every_sequence_once_within_the_budget():
+    rng = random.Random(0)
+    for _ in range(50):
+        sequences = [[0] * rng.randint(1, 30) for _ in range(rng.randint(1, 40))]
+        batches = scoring._batches(sequences, 64)
+        assert sorted(index for batch in batches for index in batch) == list(range(len(sequences)))
+        assert all(len(batch) * max(len(sequences[index]) for index in batch) <= 64 for batch in batches)
+
+
+def test_the_common_prefix_leaves_every_sequence_a_token_of_its_own():
+    rng = random.Random(0)
+    for _ in range(300):
+        sequences = [[rng.randint(0, 1) for _ in range(rng.randint(1, 5))] for _ in range(rng.randint(1, 4))]
+        shared = 0
+        while all(len(ids) > shared + 1 and ids[shared] == sequences[0][shared] for ids in sequences):
+            shared += 1
+        assert scoring._common_prefix(sequences) == shared
