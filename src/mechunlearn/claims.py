@@ -128,7 +128,8 @@ CLAIMS = [
         "no-side-effects",
         "3.1.1, Fig. 2a",
         "Editing does no harm to general ability.",
-        "largest rise of cross-entropy on held-out text after any edit, nats a token; holds below 0.05",
+        "largest rise of cross-entropy on held-out text after any edit, nats a token; holds below 0.05. A weak test: "
+        "the edit also trains on text of this kind, so a fall is to be expected",
         "MMLU within .015 of each other",
         EVERY,
         {"stage": "edited", "elicitation": "text", "role": "text", "metric": "nll", "against": "base"},

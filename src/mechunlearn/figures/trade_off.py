@@ -80,10 +80,16 @@ def _plane(axes: Axes, points: dict[str, tuple[Point, Point]], before: tuple[Poi
     x, y = (point.value for point in before)
     axes.axhline(y, color="black", linestyle=(0, (3, 1.5)), linewidth=1)
     axes.plot(x, y, "o", markerfacecolor="white", markeredgecolor="black", markersize=7, label="_base")
-    axes.annotate("before the edit", (x, y), (6, 6), textcoords="offset points", fontsize=8.5)
+    # The unedited model forgets far less than any edit: its level is drawn, its point only where the edits come near.
+    worst = min(forgot.low for forgot, _ in points.values())
+    left = max(worst - 0.3 * (1.02 - worst), -0.02)
+    axes.set_xlim(min(left, x - 0.02) if x > worst - 0.2 else left, 1.01)
+    axes.annotate(
+        f"before the edit (forgetting {words.number(x)})", (0.02, y), (0, -12), textcoords="offset points", fontsize=8.5,
+        xycoords=("axes fraction", "data"),
+    )  # fmt: skip
     everyone = [*points.values(), before]
     low = min(kept.low for _, kept in everyone)
-    axes.set_xlim(max(min(forgot.low for forgot, _ in everyone) - 0.06, -0.02), 1.02)
     top = min(max(kept.high for _, kept in everyone) + 0.06, 1.02)
     axes.set_ylim(max(min(low - 0.04, top - 0.25), 0), top)  # a small difference must look small
     axes.set_title("Each edit: better is up and right")
