@@ -85,8 +85,8 @@ def _plane(axes: Axes, points: dict[str, tuple[Point, Point]], before: tuple[Poi
     left = max(worst - 0.3 * (1.02 - worst), -0.02)
     axes.set_xlim(min(left, x - 0.02) if x > worst - 0.2 else left, 1.01)
     axes.annotate(
-        f"before the edit (forgetting {words.number(x)})", (0.02, y), (0, -12), textcoords="offset points", fontsize=8.5,
-        xycoords=("axes fraction", "data"),
+        f"before the edit (forgetting {words.number(x)})", (0.02, y), (0, -12),
+        xycoords=("axes fraction", "data"), textcoords="offset points", fontsize=8.5,
     )  # fmt: skip
     everyone = [*points.values(), before]
     low = min(kept.low for _, kept in everyone)
