@@ -46,12 +46,12 @@ def run(folder: Path, *command: str, timeout: float = 900) -> subprocess.Complet
 
 def snakemake(folder: Path, *arguments: str, config: str = SMOKE) -> subprocess.CompletedProcess[str]:
     """Run the workflow in the copy."""
-    return run(folder, "snakemake", "--configfile", config, *arguments)
+    return run(folder, "snakemake", *arguments, "--configfile", config)
 
 
 def planned(folder: Path, *arguments: str, config: str = SMOKE) -> dict[str, int]:
     """What a dry run would do: rule -> number of jobs."""
-    process = snakemake(folder, "-n", "--quiet", "rules", *arguments, config=config)
+    process = snakemake(folder, *arguments, "-n", "--quiet", "rules", config=config)
     assert process.returncode == 0, process.stdout + process.stderr
     jobs: dict[str, int] = {}
     for line in process.stdout.splitlines() + process.stderr.splitlines():

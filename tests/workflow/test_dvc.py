@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mechunlearn.config import load_study
+from mechunlearn.config import load_study, validate_study
 from tests import checkout
 
 pytestmark = pytest.mark.study
@@ -18,8 +18,8 @@ def reproduced(finished, tmp_path_factory) -> Path:
     folder = checkout.copy(tmp_path_factory.mktemp("dvc"), finished / "models")
     smoke = yaml.safe_load((folder / checkout.SMOKE).read_text())
     task = next(iter(load_study(folder / "config/config.yaml").tasks))
-    small = {**smoke, "study": "default", "tasks": {task: next(iter(smoke["tasks"].values()))}}
-    (folder / "config/config.yaml").write_text(yaml.safe_dump(small))
+    small = validate_study({**smoke, "study": "default", "tasks": {task: next(iter(smoke["tasks"].values()))}})
+    (folder / "config/config.yaml").write_text(yaml.safe_dump(small.model_dump(exclude_none=True)))
     checkout.run(folder, "git", "init", "-q")
     checkout.run(folder, "git", "add", "-A")
     checkout.run(folder, "git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "clone")

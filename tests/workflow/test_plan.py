@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mechunlearn.config import load_study
+from mechunlearn.config import Study, load_study
 from tests import checkout
 
 STUDIES = sorted(path.name for path in (checkout.ROOT / "config").glob("*.yaml"))
@@ -68,6 +68,12 @@ def test_dvc_covers_every_model_and_task_of_the_default_study():
     study = load_study(checkout.ROOT / "config" / "config.yaml")
     homes = [value for variable in stages["vars"] for value in variable.values()]
     assert sorted(homes) == sorted(f"results/{study.study}/{m}/{t}" for m in study.models for t in study.tasks)
+
+
+def test_dvc_watches_every_setting_of_the_default_study():
+    stages = yaml.safe_load((checkout.ROOT / "dvc.yaml").read_text())["stages"]
+    watched = {key for stage in stages.values() for params in stage["params"] for key in params["config/config.yaml"]}
+    assert watched == set(Study.model_fields) == set(yaml.safe_load((checkout.ROOT / "config/config.yaml").read_text()))
 
 
 def test_dvc_never_deletes_what_snakemake_made():
