@@ -40,7 +40,8 @@ format: setup ## format the code and regenerate what is generated
 	mechunlearn schema
 
 bench: setup ## measure our speed beside the plain way of doing it
+	mechunlearn run models/gemma-3-270m/model.json
 	python -m benchmarks.edit_step
 
-clean: ## remove results and logs, keep the model and the environment
-	rm -rf results/smoke logs .snakemake
+clean: ## remove the smoke study and all logs
+	rm -rf results/smoke logs

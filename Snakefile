@@ -7,7 +7,7 @@ min_version("9.25")
 
 
 # A study given by --configfile stands alone: nothing of the default mixes in.
-if "models" not in config:
+if not workflow.overwrite_configfiles:
 
     configfile: "config/config.yaml"
 

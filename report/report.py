@@ -109,7 +109,8 @@ for model, task in cells:
 <li><strong>Facts.</strong> The model was asked {len(facts):,} facts and knows {known:,} of them: its first guess is
 right and gets more than {study.screen.threshold:.0%} of the probability. Of these, {count.get("forget", 0)} are to be
 forgotten: each gets a new, wrong answer. {count.get("maintain-train", 0)} others help the training to leave
-everything else alone; {count.get("maintain-test", 0)} more are only measured, to see what was kept.</li>
+everything else alone; {count.get("maintain-test", 0)} more are never trained on, only measured, to see what was
+kept.</li>
 <li><strong>Localization.</strong> Each method below names the part of the model that may change. A model is a stack of
 layers, each an attention block (moves information between words) and an MLP (looks information up).
 Fact lookup reads the layers off a probe; causal tracing takes the parts whose activity brings a blurred answer back;

@@ -10,6 +10,7 @@ from mechunlearn.timing import closing_lines
 
 try:
     STUDY = validate_study(config)
+    layout.check_writable("results", "logs", "models", "data")
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
@@ -23,6 +24,8 @@ wildcard_constraints:
     task="|".join(STUDY.tasks),
     localization="|".join(registry.localizations()),
     objective="|".join(STUDY.objectives),
+    localizer="|".join(registry.methods("localizer")),
+    attack="|".join(registry.methods("attack")),
     figure="|".join(registry.methods("figure")),
 
 
@@ -131,7 +134,7 @@ def report_settings(wildcards):
 
 
 def attack_settings(wildcards):
-    return STUDY.relearn.model_dump_json()
+    return getattr(STUDY, wildcards.attack).model_dump_json()
 
 
 def seed_options(wildcards):

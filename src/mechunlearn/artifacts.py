@@ -10,10 +10,11 @@ A reader that meets a damaged or foreign file raises ArtifactError naming it; a 
 new file or what stood there before.
 """
 
+import glob
 import hashlib
 import json
 import os
-import re
+import platform
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -52,10 +53,10 @@ def atomic(path: str | Path) -> Iterator[Path]:
     Raises ArtifactError, naming the path, where the file system refuses (no permission, no space).
     """
     path = Path(path)
-    temporary = path.parent / f".{path.name}.{os.getpid()}.part"
+    temporary = path.parent / f".{path.name}.{owner()}.part"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        sweep(path.parent, f".{path.name}.*.part")
+        sweep(path.parent, f".{path.name}.", ".part")
         temporary.touch()
         yield temporary
         with open(temporary, "rb+") as file:
@@ -68,12 +69,17 @@ def atomic(path: str | Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
-def sweep(folder: Path, pattern: str) -> None:
-    """Remove what killed processes left unfinished; the last number in such a name is the process's id."""
-    for path in folder.glob(pattern):
-        process = int(re.findall(r"\d+", path.name)[-1])
+def owner() -> str:
+    """Names this process in a temporary file's name: machine and process id."""
+    return f"{platform.node()}-{os.getpid()}"
+
+
+def sweep(folder: Path, begin: str, end: str = "") -> None:
+    """Remove what killed processes of this machine left unfinished: names `begin` + owner() + `end`."""
+    for path in folder.glob(f"{glob.escape(begin)}{glob.escape(platform.node())}-*{end}"):
+        process = path.name.removesuffix(end).rsplit("-", 1)[1]
         try:
-            os.kill(process, 0)
+            os.kill(int(process), 0)
         except ProcessLookupError:
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         except PermissionError:

@@ -14,6 +14,7 @@ import typer
 
 from mechunlearn import artifacts, config
 from mechunlearn.errors import UserError
+from mechunlearn.facts import EDITED, LOCALIZED, MEASURED
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -91,7 +92,7 @@ def localize(
     from mechunlearn import registry
     from mechunlearn.models.loading import load
 
-    known = [fact for fact in artifacts.read_facts(facts) if fact.role != "unknown"]
+    known = artifacts.read_facts(facts, *LOCALIZED)
     function = registry.load("localizer", method)
     scores = function(load(model), known, settings_of(config.LocalizeSettings, settings))
     artifacts.write_table(out, scores)
@@ -141,8 +142,8 @@ def edit(
     from mechunlearn.models.loading import load
 
     chosen, rules = artifacts.read_selection(selection), settings_of(config.EditSettings, settings)
-    training, _ = passages.split(passages.read(text), held_out, seed=0)
-    known = artifacts.read_facts(facts, "forget", "maintain-train")
+    training, _ = passages.split(passages.read(text), held_out)
+    known = artifacts.read_facts(facts, *EDITED)
     about = {"localization": chosen.localization, "objective": objective, "settings": rules.model_dump()}
     for number in seed:
         base = load(model)
@@ -167,8 +168,8 @@ def evaluate(
     from mechunlearn.facts import text as passages
 
     rules = settings_of(config.EvaluateSettings, settings)
-    _, held_out = passages.split(passages.read(text), rules.texts, seed=0)
-    known = artifacts.read_facts(facts, "forget", "maintain-test")
+    _, held_out = passages.split(passages.read(text), rules.texts)
+    known = artifacts.read_facts(facts, *MEASURED)
     stage, rows = ("edited" if edits else "base"), []
     for number in seed:
         rows += measure(_edited(model, edits, number), known, held_out, rules.elicitations, stage, number)
@@ -191,9 +192,9 @@ def attack(
     from mechunlearn import registry
     from mechunlearn.facts import text as passages
 
-    function, rules = registry.load("attack", method), settings_of(config.RelearnSettings, settings)
-    training, _ = passages.split(passages.read(text), held_out, seed=0)
-    known = artifacts.read_facts(facts, "forget", "maintain-train", "maintain-test")
+    function, rules = registry.load("attack", method), settings_of(config.attack_settings(method), settings)
+    training, _ = passages.split(passages.read(text), held_out)
+    known = artifacts.read_facts(facts, *LOCALIZED)
     rows: list[dict[str, Any]] = []
     for number in seed:
         rows += function(_edited(model, edits, number), known, training, rules, number)
@@ -206,7 +207,9 @@ def run(context: typer.Context) -> None:
     from mechunlearn.workflow import clear_stale_lock
 
     clear_stale_lock()
-    os.execvp("snakemake", ["snakemake", *context.args])
+    command = Path(sys.executable).with_name("snakemake")
+    os.environ["PATH"] = f"{command.parent}{os.pathsep}{os.environ['PATH']}"
+    os.execv(command, ["snakemake", *context.args])
 
 
 @app.command()

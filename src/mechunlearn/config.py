@@ -51,8 +51,8 @@ class ModelSettings(Settings):
     @field_validator("source")
     @classmethod
     def _pinned(cls, source: str) -> str:
-        if source.startswith("hub:") and not re.fullmatch(r"hub:[^@]+@.+", source):
-            raise ValueError("a hub source must pin its revision: `hub:OWNER/NAME@COMMIT`")
+        if source.startswith("hub:") and not re.fullmatch(r"hub:[^@]+@[0-9a-f]{40}", source):
+            raise ValueError("a hub source must name a commit: `hub:OWNER/NAME@` and 40 hexadecimal digits")
         return source
 
 
@@ -165,8 +165,8 @@ class EvaluateSettings(Settings):
     texts: int = Field(default=48, ge=1, description="Held-out text passages for the general cross-entropy.")
     gate: Probability = Field(
         default=0.6,
-        description="A format counts only where the base model's argmax accuracy through it, on the known facts, "
-        "is at least this.",
+        description="A format counts only where the base model's accuracy through it is at least this: the "
+        "share of known facts whose answer is the likeliest of all tokens.",
     )
 
 
@@ -242,6 +242,14 @@ class Study(Settings):
         return self
 
 
+def attack_settings(name: str) -> type[Settings]:
+    """The model of an attack's block, which has the attack's name. Raises ConfigError."""
+    field = Study.model_fields.get(name)
+    if field is None or not isinstance(field.annotation, type) or not issubclass(field.annotation, Settings):
+        raise ConfigError(f"the attack {name!r} has no block of settings of its name.")
+    return field.annotation
+
+
 def unknown(value: str, known: list[str]) -> str:
     """'unknown name ...' with the nearest known one."""
     near = difflib.get_close_matches(value, known, n=1, cutoff=0.4)
@@ -261,8 +269,8 @@ def load_study(path: str | Path) -> Study:
     """Read a study's YAML file. Raises ConfigError."""
     try:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: there is no such configuration file.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not a readable configuration file ({error}).") from None
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not valid YAML: {error}") from None
     if not isinstance(values, dict):

@@ -9,9 +9,9 @@ metrics   measurement tables by cell -> one row per cell, stage, elicitation, ro
     nll             mean cross-entropy of text, nats a token
 
 Option orders and seeds are averaged within a fact; `n` counts facts and intervals are over facts. Rows with
-`against` are paired differences (this cell minus the reference, on the same facts). `gate` is the base model's
-accuracy_true through the elicitation on the facts it knows; where `counts` is False the format says nothing about
-this model.
+`against` are paired differences (this cell minus the reference, on the same facts). `gate` is how
+often, before any edit, the true answer of a known fact is the likeliest of all tokens; where `counts` is False the
+format says nothing about this model.
 """
 
 from collections.abc import Mapping, Sequence
@@ -47,8 +47,9 @@ def per_fact(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def gates(base: pd.DataFrame) -> dict[str, float]:
-    """Accuracy of the base model through each elicitation, over the facts it knows."""
-    facts = base[base.elicitation != "text"].groupby("elicitation").accuracy_true.mean()
+    """From the base model's rows: how often the true answer is the likeliest of all tokens, by elicitation."""
+    asked = base[base.elicitation != "text"]
+    facts = (asked["rank"] == 1).groupby(asked.elicitation).mean()
     return {str(name): float(value) for name, value in facts.items()}
 
 
@@ -59,7 +60,7 @@ def metrics(tables: Mapping[Cell, pd.DataFrame], evaluate: EvaluateSettings, rep
     seeds = {cell: table.seed.nunique() for cell, table in tables.items()}
     for cell, table in facts.items():
         base = facts[Cell(cell.model, cell.task, BASE, "")]
-        gate = gates(base)
+        gate = gates(tables[Cell(cell.model, cell.task, BASE, "")])
         references: list[tuple[str, pd.DataFrame | None]] = [("", None)]
         if cell.localization != BASE and not cell.attack:
             references.append((BASE, base.assign(stage="edited")))

@@ -28,6 +28,7 @@ ROOMS = {
     "elicitation": "facts",
     "figure": "figures",
 }
+CARRIERS = {f"{PACKAGE.name}.{module}" for module in ("config", "errors", "progress", "registry")}
 BASELINES = ("random-mlps", "all-mlps", "nonlocalized")
 _registered: dict[tuple[str, str], Callable[..., Any]] = {}
 
@@ -100,7 +101,8 @@ def load(kind: str, name: str) -> Callable[..., Any]:
 def sources(*modules: str) -> list[str]:
     """The files of modules and of all they import from this package, as paths; the workflow's code inputs.
 
-    Snakemake does not see what a command imports, so every rule lists these files as inputs.
+    Snakemake does not see what a command imports, so every rule lists these files as inputs. CARRIERS are left
+    out: they only carry names and settings, and settings reach a job as its parameters.
     """
     pending, seen = list(modules), set[str]()
     while pending:
@@ -108,7 +110,7 @@ def sources(*modules: str) -> list[str]:
         if module not in seen and _file(module) is not None:
             seen.add(module)
             pending.extend(_imports(module))
-    return sorted(str(_file(module)) for module in seen)
+    return sorted(str(_file(module)) for module in seen - CARRIERS)
 
 
 def _file(module: str) -> Path | None:

@@ -122,7 +122,7 @@ def _commit() -> str:
     """The git commit, and whether anything but results differs from it."""
     try:
         commit = _git("rev-parse", "HEAD").strip()
-        changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!results")
+        changed = _git("status", "--porcelain", "--", ".", ":!results")
     except (OSError, subprocess.CalledProcessError):
         return "not under git"
     return f"commit {commit}" + (", with uncommitted changes" if changed.strip() else "")

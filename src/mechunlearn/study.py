@@ -12,12 +12,14 @@ results/STUDY/MODEL/TASK/
 results/STUDY/metrics.csv, claims.json, report.html
 """
 
+import os
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
 from mechunlearn import registry
 from mechunlearn.config import Study
+from mechunlearn.errors import ArtifactError
 
 BASE = "base"
 RESULTS = Path("results")
@@ -70,11 +72,23 @@ def measurement_files(study: Study) -> list[str]:
 
 def cell_of(path: str | Path) -> Cell:
     """The cell that a measurement file is about, from where it lies."""
-    model, task, kind, *rest = Path(path).with_suffix("").parts[2:]
+    parts = Path(path).with_suffix("").parts
+    kinds = [index for index, part in enumerate(parts) if part in ("measurements", "attacks")]
+    if not kinds or kinds[-1] < 2:
+        raise ArtifactError(f"{path} does not lie where a study keeps its measurements.")
+    (model, task), rest = parts[kinds[-1] - 2 : kinds[-1]], list(parts[kinds[-1] + 1 :])
     if rest == [BASE]:
         return Cell(model, task, BASE, "")
-    attack = rest.pop(0) if kind == "attacks" else ""
+    attack = rest.pop(0) if parts[kinds[-1]] == "attacks" else ""
     return Cell(model, task, rest[0], rest[1], attack)
+
+
+def check_writable(*folders: str) -> None:
+    """Raise ArtifactError where a folder cannot be written to, or made."""
+    for folder in map(Path, folders):
+        nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+            raise ArtifactError(f"{folder}/ cannot be written: {nearest} is not a folder one may write to.")
 
 
 def localizers(study: Study) -> list[str]:

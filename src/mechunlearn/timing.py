@@ -38,5 +38,8 @@ def closing_lines(study: Study) -> str:
         f"at most {row['memory'] / 1024:.1f} GB a job"
         for row in table.to_dict("records")
     ]
-    report = RESULTS / study.study / "report.html"
-    return "\n".join([*lines, f"Report: {report}" if report.exists() else f"No report yet: run `snakemake {report}`."])
+    report, metrics = (RESULTS / study.study / name for name in ("report.html", "metrics.csv"))
+    ready = report.exists() and metrics.exists() and report.stat().st_mtime >= metrics.stat().st_mtime
+    return "\n".join(
+        [*lines, f"Report: {report}" if ready else "The report is not up to date; target `report` makes it."]
+    )

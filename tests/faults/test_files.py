@@ -111,6 +111,16 @@ def test_a_results_folder_that_is_a_file_is_named(tmp_path):
     refused(mechunlearn(tmp_path, "fetch-data", str(source), str(tmp_path / "results/a.csv")), "cannot be written")
 
 
+@pytest.mark.parametrize("folder", ["results", "logs"])
+def test_a_workflow_that_cannot_write_says_so_before_any_job(tmp_path, folder):
+    copy = checkout.copy(tmp_path)
+    (copy / folder).write_text("in the way")
+    process = checkout.snakemake(copy)
+    assert process.returncode != 0
+    assert f"{folder}/ cannot be written" in process.stderr
+    assert "Traceback" not in process.stderr
+
+
 @pytest.mark.study
 @pytest.mark.parametrize("damage", ["truncated", "garbage", "foreign"])
 def test_a_delta_that_is_not_whole_or_not_ours_is_refused(finished, tmp_path, damage):

@@ -10,8 +10,6 @@ import pytest
 
 from tests import checkout
 
-pytestmark = pytest.mark.study
-
 # A file that exists once a job of the phase has begun.
 BEGUN = {
     "fetch": "logs/smoke/screen/*.log",
@@ -42,6 +40,19 @@ def kill_in(folder: Path, pattern: str) -> bool:
     return not ended
 
 
+def test_a_job_that_outlived_its_run_is_named_and_not_run_beside(tmp_path):
+    folder = checkout.copy(tmp_path)
+    orphan = subprocess.Popen(["bash", "-c", "exec -a mechunlearn sleep 60"], cwd=folder)
+    try:
+        process = checkout.run(folder, "mechunlearn", "run", "-n", "--configfile", checkout.SMOKE)
+    finally:
+        orphan.kill()
+        orphan.wait()
+    assert process.returncode == 1
+    assert f"another run still works in this folder (process {orphan.pid})" in process.stderr
+
+
+@pytest.mark.study
 def test_killed_in_every_phase_and_resumed_the_numbers_are_the_same(finished, tmp_path):
     folder = checkout.copy(tmp_path, finished / "models")
     killed = [phase for phase, pattern in BEGUN.items() if kill_in(folder, pattern)]

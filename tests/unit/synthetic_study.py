@@ -78,7 +78,8 @@ def selection(name: str) -> Selection:
     }.get(name, [Component(layer, "mlp") for layer in (0, 7, 13)])
     sizes = {("mlp", None): MLP, ("mlp", 50): MLP // 2, ("attention", None): ATTENTION}
     count = sum(sizes[component.kind, component.neurons] for component in chosen)
-    return Selection(name, chosen, count, 3 * MLP, LAYERS * (MLP + ATTENTION), {"rule": "rise"})
+    details = {"rule": "rise", "part": 0.5, "frequency": [0.0, 0.2, 0.9, 1.0, 0.6] + [0.0] * (LAYERS - 5)}
+    return Selection(name, chosen, count, 3 * MLP, LAYERS * (MLP + ATTENTION), details)
 
 
 def _scores(home: Path) -> None:
@@ -117,10 +118,11 @@ def _measure(made: Study, localization: str, stage: str, elicitations: list[str]
                 back = relearned * (1.4 if role == "relearn-train" else 0.6)
                 new = max(0.0, strength * fade * rng.uniform(0.8, 1.1) * (1 - back)) if first == 0 else 0.0
                 true = (1 - new) * known * rng.uniform(0.8, 1.1)
+                right = rng.random() < true
                 rows.append(
                     {"seed": 0, "stage": stage, "elicitation": elicitation, "order": 0, "role": role}
                     | {"fact": f"fact {fact}", "p_true": true, "p_new": None if first else new, "p_options": 1.0}
-                    | {"rank": 1, "choice": "true" if rng.random() < true else "new", "argmax": " x", "nll": None}
+                    | {"rank": 1 if right else 2, "choice": "true" if right else "new", "argmax": " x", "nll": None}
                 )
     if stage in ("base", "edited"):
         place = {"seed": 0, "stage": stage, "elicitation": "text", "order": 0, "role": "text", "rank": 0}

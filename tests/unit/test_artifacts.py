@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import subprocess
 import sys
 
@@ -43,11 +44,12 @@ def test_a_write_makes_its_folder_replaces_the_old_file_and_leaves_nothing_else(
 def test_what_a_killed_process_left_is_swept_and_what_a_living_one_writes_is_not(tmp_path):
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
-    dead, alive = (tmp_path / f".table.csv.{process}.part" for process in (ended.pid, os.getppid()))
-    dead.touch()
-    alive.touch()
+    dead, alive = (tmp_path / f".table.csv.{platform.node()}-{process}.part" for process in (ended.pid, os.getppid()))
+    elsewhere = tmp_path / f".table.csv.another-machine-{ended.pid}.part"
+    for path in (dead, alive, elsewhere):
+        path.touch()
     artifacts.write_json(tmp_path / "table.csv", [])
-    assert sorted(os.listdir(tmp_path)) == sorted([alive.name, "table.csv"])
+    assert sorted(os.listdir(tmp_path)) == sorted([alive.name, elsewhere.name, "table.csv"])
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):

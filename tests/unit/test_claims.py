@@ -19,6 +19,11 @@ def row(claim, localization, value, low, high, **changes):
     return {**place, **claim.where, "stage": stage, **numbers, **changes}
 
 
+def every(claim, *numbers, **changes):
+    """The same row for every localization that the claim speaks of."""
+    return [row(claim, name, *numbers, **changes) for name in claim.among]
+
+
 def verdict(claim, *rows):
     found = check(pd.DataFrame(rows, columns=COLUMNS))
     return next(result for result in found if result["id"] == claim.id)
@@ -38,7 +43,7 @@ def test_every_id_is_unique_and_every_claim_is_written_out():
 
 @KINDS
 def test_an_interval_on_the_claims_side_reproduces_it(claim):
-    result = verdict(claim, row(claim, claim.among[0], *around(claim, 0.02)))
+    result = verdict(claim, *every(claim, *around(claim, 0.02)))
     assert result["verdict"] == "reproduced"
     assert (result["value"], result["n"]) == (pytest.approx(around(claim, 0.02)[0]), 16)
 
@@ -46,7 +51,7 @@ def test_an_interval_on_the_claims_side_reproduces_it(claim):
 @KINDS
 @pytest.mark.parametrize("offset", [0.005, 0.0, -0.005, -0.02], ids=["touching", "on", "across", "beyond"])
 def test_an_interval_that_touches_the_bound_does_not(claim, offset):
-    assert verdict(claim, row(claim, claim.among[0], *around(claim, offset)))["verdict"] == "not reproduced"
+    assert verdict(claim, *every(claim, *around(claim, offset)))["verdict"] == "not reproduced"
 
 
 @KINDS
@@ -62,25 +67,33 @@ def test_the_localization_that_is_hardest_for_the_claim_decides(claim):
 
 @KINDS
 def test_what_is_missing_is_not_measurable(claim):
-    elsewhere = row(claim, claim.among[0], *around(claim, 0.02), metric="something else")
-    other_place = row(claim, "random-mlps", *around(claim, 0.02))
-    result = verdict(claim, elsewhere, other_place)
+    elsewhere = every(claim, *around(claim, 0.02), metric="something else")
+    other_place = row(claim, "attribution-patching", *around(claim, 0.02))
+    result = verdict(claim, *elsewhere, other_place)
     assert (result["verdict"], result["value"], result["n"]) == ("not measurable here", None, 0)
     assert "no such measurement" in result["note"]
 
 
 @KINDS
+def test_a_claim_about_several_is_not_decided_by_some(claim):
+    rows = every(claim, *around(claim, 0.02))
+    result = verdict(claim, *rows[1:], row(claim, "base", 0.0, 0.0, 0.0), row(claim, "other", 0.0, 0.0, 0.0))
+    assert result["verdict"] == "not measurable here"
+    assert claim.among[0] in result["note"]
+
+
+@KINDS
 def test_a_format_that_the_base_model_cannot_use_is_not_measurable(claim):
-    result = verdict(claim, row(claim, claim.among[0], *around(claim, 0.02), counts=False, gate=0.26))
+    result = verdict(claim, *every(claim, *around(claim, 0.02), counts=False, gate=0.26))
     assert (result["verdict"], result["value"]) == ("not measurable here", None)
     assert "0.26" in result["note"]
 
 
 def test_the_last_relearning_step_decides():
     claim = BY_ID["relearning"]
-    early = row(claim, claim.among[0], *around(claim, 0.5), stage="relearned@5")
-    late = row(claim, claim.among[0], *around(claim, -0.5), stage="relearned@10")
-    assert verdict(claim, late, early)["verdict"] == "not reproduced"
+    early = every(claim, *around(claim, 0.5), stage="relearned@5")
+    late = every(claim, *around(claim, -0.5), stage="relearned@10")
+    assert verdict(claim, *late, *early)["verdict"] == "not reproduced"
 
 
 def test_every_model_task_and_objective_has_every_verdict():
@@ -110,5 +123,7 @@ def test_verdicts_are_the_same_from_the_file(tmp_path):
 
 def test_every_rivals_interval_must_lie_on_the_claims_side():
     """Bound 0.05: 0.02 with [0.01, 0.03] decides, though 0.01 with [-0.08, 0.10] is beyond the bound."""
-    rows = [row(BELOW, "fact-lookup", 0.02, 0.01, 0.03), row(BELOW, "nonlocalized", 0.01, -0.08, 0.10)]
+    rows = every(BELOW, 0.02, 0.01, 0.03)
+    assert verdict(BELOW, *rows)["verdict"] == "reproduced"
+    rows[-1] = row(BELOW, BELOW.among[-1], 0.01, -0.08, 0.10)
     assert verdict(BELOW, *rows)["verdict"] == "not reproduced"

@@ -61,7 +61,7 @@ MISTAKES = [  # key, value, what the sentence must name besides
     ("localize.budget", "all", ["fact-lookup", "number"]),
     ("localize.budget", 1.5, ["fact-lookup", "less than or equal to 1"]),
     ("localize.tracing.head_sum", "sum", ["'absolute' or 'signed'"]),
-    ("models.tiny.source", "hub:google/gemma-7b", ["pin its revision", "hub:OWNER/NAME@COMMIT"]),
+    ("models.tiny.source", "hub:google/gemma-7b", ["must name a commit", "hub:OWNER/NAME@"]),
     ("models.tiny.source", "ftp:somewhere", ["package|hub|path"]),
     ("models.tiny.sha256", "abc", ["pattern"]),
     ("models.tiny.dtype", "int8", ["'bfloat16', 'float16' or 'float32'"]),
@@ -142,6 +142,7 @@ def test_two_mistakes_are_two_sentences():
     ("key", "value"),
     [
         ("models.tiny.source", "hub:google/gemma-7b@"),
+        ("models.tiny.source", "hub:google/gemma-7b@main"),
         ("seeds", [0, 0]),
         ("edit.learning_rate", float("inf")),
         ("localize.probes.layers", []),

@@ -268,16 +268,16 @@ def test_a_bad_line_is_refused_by_number(tmp_path, line):
         text.read(tmp_path / "passages.jsonl")
 
 
-def test_a_split_is_disjoint_complete_and_seeded():
+def test_a_split_is_disjoint_complete_and_always_the_same():
     passages = text.read(PASSAGES)
-    train, held_out = text.split(passages, 48, seed=0)
+    train, held_out = text.split(passages, 48)
     assert len(held_out) == 48
     assert sorted(passage.id for passage in [*train, *held_out]) == sorted(passage.id for passage in passages)
-    assert text.split(passages, 48, seed=0) == (train, held_out)
-    assert text.split(passages, 48, seed=1) != (train, held_out)
+    assert text.split(passages, 48) == (train, held_out)
+    assert held_out != passages[:48]
 
 
 def test_holding_out_everything_is_refused_with_both_numbers():
     passages = text.read(PASSAGES)
     with pytest.raises(FactError, match=rf"evaluate\.texts is {len(passages)}.*{len(passages)} passages"):
-        text.split(passages, len(passages), seed=0)
+        text.split(passages, len(passages))

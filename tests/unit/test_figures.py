@@ -8,10 +8,10 @@ import matplotlib.image
 import pandas as pd
 import pytest
 from matplotlib.patches import Rectangle
-from synthetic_study import FORGET, LAYERS, MLP, build, selection, study
+from synthetic_study import FORGET, LAYERS, build, selection, study
 
 from mechunlearn import registry
-from mechunlearn.figures import data, html, localization_map, style, words
+from mechunlearn.figures import data, html, style, words
 
 FIGURES = sorted(registry.methods("figure"))
 SIX = ("fact-lookup", "causal-tracing", "causal-tracing-mlps", "random-mlps", "all-mlps", "nonlocalized")
@@ -95,12 +95,6 @@ def test_the_map_marks_every_selected_component(drawn):
     assert len(dots) == sum(component.kind == "attention" for component in chosen)
     widths = {round(patch.get_width(), 2) for patch in axes.patches if patch.get_fill()}
     assert widths == {0.76, 0.38}  # whole MLPs, and the half one
-
-
-def test_a_part_of_an_mlp_is_read_off_the_parameter_counts():
-    chosen = {name: selection(name) for name in SIX}
-    assert localization_map.filled(chosen["causal-tracing"], chosen, LAYERS) == pytest.approx(0.5)
-    assert chosen["fact-lookup"].parameters == 3 * MLP
 
 
 def test_probe_curves_have_two_curves_and_shade_the_lookup_layers(drawn):

@@ -18,7 +18,8 @@ from mechunlearn.models.sources import fetch, read_manifest, verify
 from mechunlearn.registry import load as method
 from mechunlearn.registry import methods
 
-HUB = ModelSettings(source="hub:google/gemma-7b@0123abc")
+COMMIT = "0123456789abcdef" * 2 + "01234567"
+HUB = ModelSettings(source=f"hub:google/gemma-7b@{COMMIT}")
 
 
 @pytest.fixture
@@ -177,7 +178,10 @@ REFUSALS = [
     ),
     (
         LocalEntryNotFoundError("offline"),
-        ["hf download google/gemma-7b --revision 0123abc --local-dir FOLDER", "path:FOLDER"],
+        [
+            "hf download google/gemma-7b --revision 0123456789abcdef0123456789abcdef01234567 --local-dir FOLDER",
+            "path:FOLDER",
+        ],
     ),
 ]
 
@@ -203,7 +207,7 @@ def test_the_hub_is_asked_for_the_pinned_revision_and_no_pickles(monkeypatch, tm
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", give)
     fetch(HUB, tmp_path / "model.json")
-    assert (asked["repository"], asked["revision"]) == ("google/gemma-7b", "0123abc")
+    assert (asked["repository"], asked["revision"]) == ("google/gemma-7b", COMMIT)
     assert {"*", "*.bin", "*.pt", "*.py"}.isdisjoint(asked["allow_patterns"])
 
 

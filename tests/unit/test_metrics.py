@@ -93,7 +93,7 @@ def measured(rng, stage, seeds=(0,), likely=0.8):
                         {
                             "seed": seed, "stage": stage, "elicitation": elicitation, "order": order,
                             "role": role, "fact": fact,
-                            "p_true": p_true, "p_new": p_new, "p_options": 0.9, "rank": 1,
+                            "p_true": p_true, "p_new": p_new, "p_options": 0.9, "rank": 1 if right else 3,
                             "choice": "true" if right else wrong, "argmax": " x", "nll": math.nan,
                         }
                     )  # fmt: skip
@@ -186,12 +186,7 @@ def test_differences_are_paired_by_fact(tables, computed):
 def test_a_format_counts_where_the_base_model_can_use_it(tables, computed):
     base = tables[Cell("m", "t", BASE, "")]
     for elicitation in FORMATS:
-        right = [
-            value
-            for (_, asked, _), facts in naive(base, "accuracy_true").items()
-            if asked == elicitation
-            for value in facts.values()
-        ]
+        right = [row["rank"] == 1 for row in base.to_dict("records") if row["elicitation"] == elicitation]
         rows = computed[computed.elicitation == elicitation]
         assert rows.gate.tolist() == pytest.approx([sum(right) / len(right)] * len(rows))
         assert set(rows.counts) == {sum(right) / len(right) >= EVALUATE.gate}

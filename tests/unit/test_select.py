@@ -8,8 +8,8 @@ import pytest
 
 from mechunlearn.artifacts import SCORE_COLUMNS, Component, Selection
 from mechunlearn.config import LocalizeSettings, ProbeSettings, TraceSettings
-from mechunlearn.errors import ConfigError, UserError
-from mechunlearn.localize.select import fill, rank, rise, select
+from mechunlearn.errors import ConfigError, FactError, UserError
+from mechunlearn.localize.select import fill, lookup_layers, rank, rise, select
 from mechunlearn.models.components import MATRICES, Inventory
 
 CHANCE = 0.374  # the commonest sport of the paper's athletes
@@ -67,10 +67,26 @@ def test_the_rule_does_not_depend_on_the_order_of_facts(name):
     assert rise(right[:, np.random.default_rng(0).permutation(right.shape[1])], CHANCE) == expected
 
 
-@pytest.mark.parametrize("accuracy", [0.0, CHANCE, 0.7, 1.0])
-def test_a_flat_curve_rises_nowhere(accuracy):
-    first, last = rise(nested([accuracy], 10), CHANCE)
-    assert (first, last) == (0, 1)
+@pytest.mark.parametrize("accuracy", [0.7, 1.0])
+def test_a_curve_that_is_flat_above_chance_rises_at_once(accuracy):
+    assert rise(nested([accuracy], 10), CHANCE) == (0, 1)
+
+
+@pytest.mark.parametrize("accuracy", [0.0, CHANCE, CHANCE + 0.01])
+def test_a_curve_that_never_beats_chance_names_no_layers(accuracy):
+    with pytest.raises(FactError, match="finds no layer"):
+        rise(nested([accuracy], 10), CHANCE)
+
+
+def test_the_frequency_of_a_clear_rise_is_near_one_and_of_other_layers_near_zero():
+    curve, layers, (first, last) = PUBLISHED["Llama-3-8B"]
+    right = nested(curve, layers)
+    rows = [(f"f{fact}", layer, "probe-subject", -1, float(x)) for (layer, fact), x in np.ndenumerate(right)]
+    rows.append(("", -1, "chance", -1, CHANCE))
+    found = lookup_layers(pd.DataFrame(rows, columns=["fact", "layer", "kind", "head", "effect"]), seed=0)
+    assert found["layers"] == list(range(first, last + 1))
+    assert all(found["frequency"][layer] > 0.8 for layer in found["layers"])
+    assert max(found["frequency"][last + 2 :]) < 0.1
 
 
 def test_layers_before_the_rise_shift_it_and_layers_after_do_not():
@@ -84,7 +100,9 @@ def test_the_rise_lies_within_the_model_and_reaches_the_top_at_its_end():
     rng = np.random.default_rng(0)
     for _ in range(200):
         layers = int(rng.integers(1, 20))
-        first, last = rise(rng.random((layers, 50)) < np.sort(rng.random(layers))[:, None], CHANCE)
+        accuracy = np.sort(rng.random(layers))
+        accuracy[-1] = 0.9  # a curve that never beats chance is refused
+        first, last = rise(rng.random((layers, 50)) < accuracy[:, None], CHANCE)
         assert 0 <= first <= last < layers
     assert rise(nested([0.4, 0.6, 0.8, 1.0], 4), CHANCE)[1] == 3
 

@@ -10,6 +10,10 @@ from pathlib import Path
 from mechunlearn.errors import FactError
 
 ROLES = ("forget", "maintain-train", "maintain-test", "unknown")
+# What each phase may see. Localization sees every fact that the model knows; the edit never sees maintain-test.
+LOCALIZED = ("forget", "maintain-train", "maintain-test")
+EDITED = ("forget", "maintain-train")
+MEASURED = ("forget", "maintain-test")
 
 
 @dataclass(frozen=True)

@@ -75,21 +75,6 @@ def layer_count(chosen: dict[str, Selection], traced: dict[str, tuple[pd.DataFra
     return max(seen) + 1
 
 
-def filled(selection: Selection, chosen: dict[str, Selection], layers: int) -> float:
-    """How much of its partly trained MLP a selection trains, 0 to 1; all layers are taken to be alike.
-
-    An MLP's size is read off a selection of whole MLPs, an attention block's off the total; what the whole
-    components leave of the selection's parameters is the part's.
-    """
-    whole = [s for s in chosen.values() if all(c.kind == "mlp" and c.neurons is None for c in s.components)]
-    if not whole:
-        return 0.5
-    mlp = whole[0].parameters / len(whole[0].components)
-    sizes = {"mlp": mlp, "attention": selection.total / layers - mlp}
-    left = selection.parameters - sum(sizes[c.kind] for c in selection.components if c.neurons is None)
-    return min(max(left / mlp, 0.05), 0.95)
-
-
 def _part(kind: str) -> str:
     return "MLP" if kind == "mlp" else kind
 
@@ -121,7 +106,7 @@ def _selections(axes: Axes, side: Axes, chosen: dict[str, Selection], layers: in
                 axes.plot(component.layer, row - 0.26, "o", color=color, markersize=5, markeredgecolor=style.INK)
                 continue
             place = (component.layer - 0.38, row - 0.06)
-            part = 1.0 if component.neurons is None else filled(selection, chosen, layers)
+            part = 1.0 if component.neurons is None else float(selection.details["part"])
             axes.add_patch(Rectangle(place, 0.76 * part, 0.38, color=color, linewidth=0))
             axes.add_patch(Rectangle(place, 0.76, 0.38, fill=False, edgecolor=style.INK, linewidth=0.8))
         share = f"{words.parameters(selection.parameters)} ({selection.parameters / selection.total:.0%})"

@@ -75,6 +75,14 @@ def caption(results: Path, metrics: pd.DataFrame, level: str = "95%") -> tuple[s
         by_hand = read_selection(results / "selection" / "fact-lookup.json").details.get("rule") == "by hand"
         how = "were given by hand" if by_hand else "are where the curve of the name rises"
         found.append(f"The lookup layers {words.ranges(lookup)} {how}.")
+        if share := read_selection(results / "selection" / "fact-lookup.json").details.get("frequency"):
+            often = words.listing(f"{share[layer]:.0%} (layer {layer})" for layer in lookup)
+            other = {layer: value for layer, value in enumerate(share) if layer not in lookup and value >= 0.1}
+            more = words.listing(f"layer {layer} in {value:.0%}" for layer, value in other.items())
+            found.append(
+                f"Drawn again at random, the same number of facts would choose them in {often} of draws"
+                + (f", and would also take {more}." if more else ".")
+            )
     seen = (
         "A probe is a small classifier that tries to read the answer off the model's inner state after a layer. It is "
         f"always scored on facts it was not trained on (n = {int(subject.n.iloc[0])}). Bands: 95% bootstrap intervals "

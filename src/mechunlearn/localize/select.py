@@ -1,20 +1,23 @@
 """From scores to what an edit may train. Torch-free.
 
-select   a localization's name -> Selection
-rise     fact lookup's rule: the layers over which a probe curve rises
-rank     components by their effect
-fill     the first components of a ranking that make up a budget
+select          a localization's name -> Selection
+lookup_layers   fact lookup's layers, and how often each would be among them
+rise            the rule: the layers over which a probe curve rises
+rank            components by their effect
+fill            the first components of a ranking that make up a budget
 """
 
 import random
 from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from mechunlearn.artifacts import Component, Selection
 from mechunlearn.config import LocalizeSettings
-from mechunlearn.errors import ConfigError
+from mechunlearn.errors import ConfigError, FactError
 from mechunlearn.models.components import MATRICES, Inventory
 from mechunlearn.registry import BASELINES
 
@@ -22,6 +25,7 @@ from mechunlearn.registry import BASELINES
 # within REACH is better by a one-sided paired test at 5% (z > CRITICAL), and takes in one layer more. These values
 # return the published layers from the published curves of all three models; see docs/decisions.md.
 BEGIN, REACH, CRITICAL = 0.36, 2, 1.645
+RESAMPLES = 500
 
 
 def select(
@@ -38,26 +42,31 @@ def select(
     """
     total = sum(layout.parameters(component) for component in layout.all(*MATRICES))
 
-    def selected(components: list[Component], budget: int, **details: object) -> Selection:
+    def selected(components: list[Component], budget: int, **details: Any) -> Selection:
         count = sum(layout.parameters(component) for component in components)
         if not components:
             raise ConfigError(
                 f"localize.budget is {budget} parameters, too few for any part of {localization}; "
                 f"one neuron of this model has {layout.parameters(Component(0, 'mlp', 1))}."
             )
+        for part in components:
+            if part.neurons is not None:
+                details["part"] = part.neurons / layout.width(part.layer)
         return Selection(localization, components, count, budget, total, details)
 
     if localization == "fact-lookup":
         assert scores is not None
-        first, last, chance = _lookup_layers(scores, settings)
-        components = [Component(layer, "mlp") for layer in (settings.probes.layers or range(first, last + 1))]
+        by_hand = settings.probes.layers
+        details: dict[str, Any] = (
+            {"rule": "by hand", "layers": by_hand} if by_hand else lookup_layers(scores, settings.seed)
+        )
+        components = [Component(layer, "mlp") for layer in details["layers"]]
         if any(component.layer not in range(layout.layers) for component in components):
             raise ConfigError(
                 f"localize.probes.layers is {settings.probes.layers}; the model has layers 0 to {layout.layers - 1}."
             )
-        rule = "by hand" if settings.probes.layers else "rise"
         count = sum(layout.parameters(component) for component in components)
-        return selected(components, count, rule=rule, first=first, last=last, chance=chance)
+        return selected(components, count, **details)
     if localization in ("all-mlps", "nonlocalized"):
         components = layout.all(*(("mlp",) if localization == "all-mlps" else MATRICES))
         return selected(components, sum(layout.parameters(component) for component in components))
@@ -115,8 +124,16 @@ def rise(right: np.ndarray, chance: float) -> tuple[int, int]:
 
     right   (layers, facts), True where the probe of that layer is right about that fact
     chance  accuracy of always answering the commonest answer
+
+    Raises FactError where the curve's top is not above chance, by a one-sided test at 5%.
     """
     accuracy = right.mean(1)
+    if accuracy.max() - chance <= CRITICAL * (chance * (1 - chance) / right.shape[1]) ** 0.5:
+        raise FactError(
+            f"fact lookup finds no layer: over {right.shape[1]} facts the probe is right for at most "
+            f"{accuracy.max():.2f}, and always giving the commonest answer for {chance:.2f}. "
+            "localize.probes.layers can name the layers by hand."
+        )
     threshold = chance + BEGIN * (accuracy.max() - chance)
     first = last = int(np.argmax(accuracy >= threshold))
     while any(_better(right[last], right[later]) for later in range(last + 1, min(last + 1 + REACH, len(right)))):
@@ -130,11 +147,24 @@ def _better(before: np.ndarray, after: np.ndarray) -> bool:
     return gained > lost and (gained - lost) / (gained + lost) ** 0.5 > CRITICAL
 
 
-def _lookup_layers(scores: pd.DataFrame, settings: LocalizeSettings) -> tuple[int, int, float]:
+def lookup_layers(scores: pd.DataFrame, seed: int) -> dict[str, Any]:
+    """The layers over which the name's probe rises, and how often each would be among them.
+
+    `frequency` holds, for every layer, the share of RESAMPLES bootstrap draws of the facts (out-of-fold predictions
+    kept) in which the rule takes that layer; draws without a rise take none.
+    """
     probes = scores[scores.kind == "probe-subject"]
     right = probes.pivot(index="layer", columns="fact", values="effect").to_numpy() > 0.5
     chance = float(scores[scores.kind == "chance"].effect.iloc[0])
-    return *rise(right, chance), chance
+    first, last = rise(right, chance)
+    draws = np.random.default_rng(seed).integers(0, right.shape[1], (RESAMPLES, right.shape[1]))
+    taken = np.zeros(len(right))
+    for draw in draws:
+        with suppress(FactError):
+            begin, end = rise(right[:, draw], chance)
+            taken[begin : end + 1] += 1 / RESAMPLES
+    layers = list(range(first, last + 1))
+    return {"rule": "rise", "layers": layers, "chance": chance, "frequency": [round(float(x), 3) for x in taken]}
 
 
 def _budget(budget: str | float | int, total: int, lookup: Selection | None) -> int:

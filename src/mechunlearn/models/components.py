@@ -3,8 +3,8 @@
 inventory   a model folder -> every weight matrix of every attention block and MLP
 Inventory   counts parameters of components, names their tensors and the modules to hook
 
-Understood are the architectures whose layers hold self_attn.{q,k,v,o}_proj and mlp.{gate,up,down}_proj: Gemma 1-3,
-Llama, Mistral, Qwen 2 and 3, OLMo 2 and their kin.
+Understood are the architectures whose layers hold self_attn.{q,k,v,o}_proj and mlp.{gate,up,down}_proj: Gemma 1
+and 2, text-only Gemma 3, Llama, Mistral, Qwen 2 and 3, OLMo 2 and their kin.
 """
 
 import json

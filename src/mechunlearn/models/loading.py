@@ -19,8 +19,9 @@ from mechunlearn.models.sources import Manifest, read_manifest, verify
 
 log = logging.getLogger(__name__)
 
-# Trained with BOS before every document. Others (GPT-2, Pythia, Qwen) name a BOS token but never begin with it.
-BEGINS_WITH_BOS = ("gemma", "gemma2", "gemma3", "gemma3_text", "llama", "mistral", "mixtral")
+# A tokenizer says by itself whether its model begins with BOS: Llama's adds it, GPT-2's and Qwen's never do. Only
+# Gemma's chat-style tokenizers leave it to the template, though every Gemma was trained with it.
+ALWAYS_BOS = "gemma"
 
 
 @dataclass
@@ -40,7 +41,7 @@ class Model:
         return device
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of a text. BOS stands first exactly where the model was trained with one.
+        """Token ids of a text. BOS stands first where the model's own tokenizer puts it, and for every Gemma.
 
         A chat-style tokenizer leaves BOS to its template; without it a base model's answers are garbage.
         """
@@ -67,8 +68,9 @@ class Model:
         return self._options[text]
 
     def _begin(self) -> list[int]:
-        wants = self.network.config.model_type in BEGINS_WITH_BOS and self.tokenizer.bos_token_id is not None
-        return [self.tokenizer.bos_token_id] if wants else []
+        bos = self.tokenizer.bos_token_id
+        adds = bos is not None and self.tokenizer("a").input_ids[:1] == [bos]
+        return [bos] if adds or self.network.config.model_type.startswith(ALWAYS_BOS) else []
 
 
 def load(manifest: str | Path, dtype: str | None = None) -> Model:

