@@ -1,5 +1,6 @@
 """Starting the workflow again after it was killed."""
 
+import logging
 import os
 import shutil
 from pathlib import Path
@@ -9,32 +10,34 @@ import psutil
 from mechunlearn.errors import UserError
 
 LOCKS = Path(".snakemake/locks")
+log = logging.getLogger(__name__)
 
 
 def clear_stale_lock() -> None:
-    """Remove Snakemake's lock of this folder where nobody on this machine works in it any more.
+    """Make a folder ready for a run where an earlier one was killed.
 
-    A run that was killed cannot remove its own lock, and Snakemake then refuses to start. Raises UserError where a
-    run, or a job that outlived its killed run, is still at work: it would write over the new run's results.
+    A killed run cannot remove its own lock, and Snakemake then refuses to start; its jobs may live on, and would
+    write over the new run's results. So the lock goes, once jobs that are left have ended. Raises UserError where
+    another run is alive. Only this machine is looked at.
     """
-    if working := _working_here():
-        raise UserError(
-            f"another run still works in this folder (process {', '.join(map(str, working))}); "
-            "wait for it, or stop it with `kill`, and try again."
-        )
+    if runs := _processes_here("snakemake"):
+        raise UserError(f"another run works in this folder (process {runs[0].pid}); wait for it, or stop it.")
+    if jobs := _processes_here("mechunlearn"):
+        log.info("waiting for the jobs of a killed run: process %s", ", ".join(str(job.pid) for job in jobs))
+        psutil.wait_procs(jobs)
     if LOCKS.is_dir() and any(LOCKS.iterdir()):
         shutil.rmtree(LOCKS)
 
 
-def _working_here() -> list[int]:
-    """Other processes that run snakemake or one of our jobs in this folder, our own callers left out."""
+def _processes_here(program: str) -> list[psutil.Process]:
+    """Other processes that run a program in this folder; our own callers are left out."""
     here, found = os.getcwd(), []
     callers = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
     for process in psutil.process_iter():
         try:
-            command = [Path(word).name for word in process.cmdline()[:3]]
-            if process.pid not in callers and process.cwd() == here and {"snakemake", "mechunlearn"} & set(command):
-                found.append(process.pid)
+            words = [Path(word).name for word in process.cmdline()[:2]]
+            if process.pid not in callers and process.cwd() == here and program in words:
+                found.append(process)
         except psutil.Error:
             continue
     return found

@@ -40,16 +40,30 @@ def kill_in(folder: Path, pattern: str) -> bool:
     return not ended
 
 
-def test_a_job_that_outlived_its_run_is_named_and_not_run_beside(tmp_path):
-    folder = checkout.copy(tmp_path)
-    orphan = subprocess.Popen(["bash", "-c", "exec -a mechunlearn sleep 60"], cwd=folder)
+def start_beside(folder: Path, program: str, seconds: int) -> tuple[int, subprocess.CompletedProcess[str]]:
+    """Ask for a dry run while a process of that name works in the folder; its pid, and how the dry run ended."""
+    other = subprocess.Popen(["bash", "-c", f"exec -a {program} sleep {seconds}"], cwd=folder)
     try:
-        process = checkout.run(folder, "mechunlearn", "run", "-n", "--configfile", checkout.SMOKE)
+        return other.pid, checkout.run(folder, "mechunlearn", "run", "-n", "--configfile", checkout.SMOKE)
     finally:
-        orphan.kill()
-        orphan.wait()
+        other.kill()
+        other.wait()
+
+
+def test_a_living_run_is_named_and_not_run_beside(tmp_path):
+    pid, process = start_beside(checkout.copy(tmp_path), "snakemake", 60)
     assert process.returncode == 1
-    assert f"another run still works in this folder (process {orphan.pid})" in process.stderr
+    assert f"another run works in this folder (process {pid})" in process.stderr
+
+
+def test_a_job_that_outlived_its_run_is_waited_for(tmp_path):
+    folder = checkout.copy(tmp_path)
+    (folder / ".snakemake/locks").mkdir(parents=True)
+    (folder / ".snakemake/locks/0.input.lock").touch()
+    pid, process = start_beside(folder, "mechunlearn", 4)
+    assert process.returncode == 0, process.stderr[-2000:]
+    assert f"waiting for the jobs of a killed run: process {pid}" in process.stderr
+    assert not list((folder / ".snakemake/locks").glob("0.input.lock"))
 
 
 @pytest.mark.study
