@@ -3,6 +3,7 @@
 import logging
 import os
 import shutil
+import time
 from pathlib import Path
 
 import psutil
@@ -21,15 +22,16 @@ def clear_stale_lock() -> None:
     another run is alive. Only this machine is looked at.
     """
     if runs := _processes_here("snakemake"):
-        raise UserError(f"another run works in this folder (process {runs[0].pid}); wait for it, or stop it.")
+        raise UserError(f"another run works in this folder (process {runs[0]}); wait for it, or stop it.")
     if jobs := _processes_here("mechunlearn"):
-        log.info("waiting for the jobs of a killed run: process %s", ", ".join(str(job.pid) for job in jobs))
-        psutil.wait_procs(jobs)
+        log.info("waiting for the jobs of a killed run: process %s", ", ".join(map(str, jobs)))
+        while _processes_here("mechunlearn"):  # looked at anew: a zombie never ends, but runs nothing
+            time.sleep(0.5)
     if LOCKS.is_dir() and any(LOCKS.iterdir()):
         shutil.rmtree(LOCKS)
 
 
-def _processes_here(program: str) -> list[psutil.Process]:
+def _processes_here(program: str) -> list[int]:
     """Other processes that run a program in this folder; our own callers are left out."""
     here, found = os.getcwd(), []
     callers = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
@@ -37,7 +39,7 @@ def _processes_here(program: str) -> list[psutil.Process]:
         try:
             words = [Path(word).name for word in process.cmdline()[:2]]
             if process.pid not in callers and process.cwd() == here and program in words:
-                found.append(process)
+                found.append(process.pid)
         except psutil.Error:
             continue
     return found
