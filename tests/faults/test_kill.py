@@ -14,7 +14,7 @@ from tests import checkout
 BEGUN = {
     "fetch": "logs/smoke/screen/*.log",
     "localize": "logs/smoke/localize/*/causal-tracing.log",
-    "edit": "logs/smoke/edit/*.log",
+    "edit": "logs/smoke/edit/*/*.log",
     "evaluate": "logs/smoke/evaluate/*/*-inject.log",
     "attack": "logs/smoke/attack/*/*.log",
     "figures": "logs/smoke/figure/*/*.log",
