@@ -34,9 +34,11 @@ def test_the_lock_satisfies_every_requirement(requirement):
 
 @pytest.mark.parametrize("path", sorted((ROOT / "envs").glob("*.yaml")), ids=lambda path: path.name)
 def test_conda_environments_agree_with_the_lock(path):
-    *conda, pip = yaml.safe_load(path.read_text())["dependencies"]
+    entries = yaml.safe_load(path.read_text())["dependencies"]
+    conda = [entry for entry in entries if isinstance(entry, str)]
     pins = [pin.split("=", 1) for pin in conda if "=" in pin and not pin.startswith("python=")]
-    pins += [pin.split("==") for pin in pip["pip"] if "==" in pin]
+    pins += [pin.split("==") for entry in entries if isinstance(entry, dict) for pin in entry["pip"]]
+    assert pins
     for name, version in pins:
         assert version == PINS[canonicalize_name({"pytorch": "torch"}.get(name, name))], name
 
