@@ -2,6 +2,7 @@
 
 facts          facts.parquet: facts with roles, and what the base model gave their answers
 scores         scores/<localizer>.parquet: one effect per fact and component (or per layer and probe)
+planted        planted.csv: the rank that each localizer gives the layer in which facts were planted
 selection      selection/<localization>.json: the components a localization edits
 measurements   one row per seed, stage, elicitation, order, role and fact
 json           manifests, histories, claims
@@ -27,8 +28,11 @@ import pandas as pd
 from mechunlearn.errors import ArtifactError
 from mechunlearn.facts import Fact
 
-FACT_COLUMNS = ["id", "subject", "relation", "answer", "new_answer", "role", "p_answer", "rank"]
-SCORE_COLUMNS = ["fact", "layer", "kind", "head", "effect"]
+FACT_COLUMNS = [
+    "id", "subject", "relation", "answer", "prompt", "options", "new_answer", "role", "p_answer", "rank",
+]  # fmt: skip
+SCORE_COLUMNS = ["seed", "fact", "layer", "kind", "head", "position", "effect"]
+PLANTED_COLUMNS = ["model", "task", "layer", "localizer", "rank", "low", "high", "layers", "first", "n"]
 MEASUREMENT_COLUMNS = {
     "seed": "int64",
     "stage": "str",
@@ -145,6 +149,7 @@ def write_facts(path: str | Path, facts: Sequence[Fact], p_answer: Sequence[floa
 def read_facts(path: str | Path, *roles: str) -> list[Fact]:
     """Facts in file order, all or those of the roles given."""
     table = read_table(path, FACT_COLUMNS)
+    table["options"] = table["options"].map(tuple)
     rows = table.drop(columns=["p_answer", "rank"]).to_dict("records")
     facts = [Fact(**{str(key): value for key, value in row.items()}) for row in rows]
     return [fact for fact in facts if not roles or fact.role in roles]
@@ -155,11 +160,12 @@ def read_facts(path: str | Path, *roles: str) -> list[Fact]:
 
 @dataclass(frozen=True)
 class Component:
-    """What an edit may train: an attention block or an MLP of a layer, or the first `neurons` of an MLP."""
+    """What an edit may train: a layer's attention block, one head of it, its MLP, or the MLP's first `neurons`."""
 
     layer: int
     kind: str
     neurons: int | None = None
+    head: int | None = None
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import pytest
 from mechunlearn import artifacts
 from mechunlearn.artifacts import Component, Selection, atomic
 from mechunlearn.errors import ArtifactError
+from mechunlearn.facts import Fact
 
 ROW = {
     "seed": 0, "stage": "base", "elicitation": "completion", "order": 0, "role": "forget",
@@ -126,6 +127,28 @@ def test_facts_round_trip_in_order_and_by_role(tmp_path, athletes):
     for roles in (("forget",), ("forget", "maintain-test"), ("unknown",)):
         expected = [fact for fact in athletes if fact.role in roles]
         assert artifacts.read_facts(tmp_path / "facts.parquet", *roles) == expected
+
+
+def test_facts_of_any_prompt_and_options_round_trip(tmp_path):
+    facts = [
+        Fact("é", "Côte d'Ivoire", "capital", "A", 'Fact: "x"\n{"y"} of {}:', ("A", "B, C", "Dé")),
+        Fact("b", "{}", "", "", "{}", (), "new", "forget"),
+        Fact("c", "x", "r", "one", "{} is", ("one",)),
+    ]
+    artifacts.write_facts(tmp_path / "facts.parquet", facts, [0.5] * 3, [1, 2, 3])
+    read = artifacts.read_facts(tmp_path / "facts.parquet")
+    assert read == facts
+    assert [type(fact.options) for fact in read] == [tuple] * 3
+    assert hash(read[0]) == hash(facts[0])
+    assert list(artifacts.read_table(tmp_path / "facts.parquet")) == artifacts.FACT_COLUMNS
+
+
+def test_facts_of_an_earlier_version_are_refused(tmp_path, athletes):
+    artifacts.write_facts(tmp_path / "facts.parquet", athletes, [0.5] * len(athletes), [1] * len(athletes))
+    old = artifacts.read_table(tmp_path / "facts.parquet").drop(columns=["prompt", "options"])
+    artifacts.write_table(tmp_path / "facts.parquet", old)
+    with pytest.raises(ArtifactError, match=r"facts\.parquet has no column prompt, options"):
+        artifacts.read_facts(tmp_path / "facts.parquet")
 
 
 def test_selections_round_trip(tmp_path):

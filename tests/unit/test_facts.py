@@ -4,13 +4,15 @@ import csv
 import random
 import unicodedata
 from collections import Counter, defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from mechunlearn.config import TaskSettings
 from mechunlearn.errors import FactError, UserError
-from mechunlearn.facts import ROLES, Fact, roles, sports, text
+from mechunlearn.facts import ROLES, Fact, Prompt, roles, sports, text
+from mechunlearn.facts.completion import completion
 from mechunlearn.registry import load as method
 from mechunlearn.registry import methods
 
@@ -170,6 +172,38 @@ def test_other_formats_ask_once_and_never_name_the_answer(athletes, name):
         assert not any(sport in prompt.text for sport in sports.SPORTS)
 
 
+@pytest.mark.parametrize("subject", ["France", "{}", "{0} {name}", "set {", "A'ja } {}"])
+@pytest.mark.parametrize(
+    ("before", "after"), [("", " is"), ("The capital of ", " is"), ("{", "} in {x} {{ }}"), ("Of ", "")]
+)
+def test_completion_asks_by_the_facts_own_prompt_whatever_its_braces(subject, before, after):
+    fact = Fact("id", subject, "capital", "Paris", f"{before}{{}}{after}", ("Lyon", "Paris", "Rome"))
+    (prompt,) = completion(fact)
+    assert prompt == Prompt(
+        fact="id",
+        text=before + subject + after,
+        subject=(len(before), len(before) + len(subject)),
+        options=(" Lyon", " Paris", " Rome"),
+        true=1,
+        new=None,
+    )
+    assert completion(fact.with_role("forget", "Rome")) == [replace(prompt, new=2)]
+
+
+def test_the_training_prompt_of_an_athlete_is_the_papers():
+    (prompt,) = completion(sports.read(ATHLETES)[0])
+    assert prompt.text == "Fact: Tiger Woods plays the sport of golf\nFact: A'ja Wilson plays the sport of"
+    assert prompt.options == (" baseball", " basketball", " football", " golf")
+
+
+@pytest.mark.parametrize("name", sorted(set(ELICITATIONS) - {"completion"}))
+@pytest.mark.parametrize("options", [("Paris", "Rome"), ("a", "b", "c", "d"), ("football", "golf")])
+def test_sports_formats_refuse_facts_about_something_else(name, options):
+    fact = Fact("France", "France", "capital", options[0], "The capital of {} is", options)
+    with pytest.raises(FactError, match=f"'France' is among {', '.join(options)}, .*golf.*`completion`"):
+        method("elicitation", name)(fact)
+
+
 def test_the_new_answer_is_one_of_the_two_wrong_sports(athletes):
     for fact in athletes:
         drawn = {sports.wrong_sport(fact, random.Random(seed)) for seed in range(30)}
@@ -178,7 +212,7 @@ def test_the_new_answer_is_one_of_the_two_wrong_sports(athletes):
 
 # roles ----------------------------------------------------------------------------------------------------
 
-FACTS = [Fact(f"fact {number}", f"name {number}", "sport", "baseball") for number in range(100)]
+FACTS = [sports.plays(f"name {number}", "baseball") for number in range(100)]
 KNOWN = [number % 3 != 0 for number in range(100)]  # 66 of them
 
 

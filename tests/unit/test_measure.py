@@ -6,6 +6,7 @@ import torch
 from mechunlearn.artifacts import MEASUREMENT_COLUMNS, measurement_table
 from mechunlearn.evaluate.measure import measure, screen
 from mechunlearn.facts import sports
+from mechunlearn.facts.completion import completion
 from mechunlearn.facts.text import Passage
 from mechunlearn.models.scoring import last_hidden, score, text_nll
 
@@ -42,14 +43,14 @@ def test_formats_can_be_measured_without_texts(tiny, athletes):
 def test_known_is_first_and_above_the_threshold(fresh, athletes):
     """A model that answers basketball, and nothing else, to everybody."""
     model = fresh("llama")
-    ids = [model.encode(sports.completion(fact)[0].text) for fact in athletes]
+    ids = [model.encode(completion(fact)[0].text) for fact in athletes]
     with torch.no_grad():
         model.network.lm_head.weight.zero_()
         model.network.lm_head.weight[model.option(" basketball")] = last_hidden(model, ids).mean(0)
     known, p_answer, rank = screen(model, athletes, 0.0)
     assert known == [fact.answer == "basketball" for fact in athletes]
     assert rank == [1 if fact.answer == "basketball" else 2 for fact in athletes]
-    expected = [score(model, sports.completion(fact))[0]["p_true"] for fact in athletes]
+    expected = [score(model, completion(fact))[0]["p_true"] for fact in athletes]
     assert p_answer == pytest.approx(expected, rel=1e-3)
     for threshold in [p for p, knows in zip(p_answer, known, strict=True) if knows]:
         above = [knows and p > threshold for p, knows in zip(p_answer, known, strict=True)]

@@ -9,7 +9,7 @@ from typing import Any
 
 from mechunlearn.facts import Fact
 from mechunlearn.facts.text import Passage
-from mechunlearn.models.loading import Model
+from mechunlearn.models.model import Model
 from mechunlearn.models.scoring import score, text_nll
 from mechunlearn.progress import track
 from mechunlearn.registry import load as method

@@ -1,6 +1,6 @@
 """Facts and the text that must stay as it is. Torch-free.
 
-Fact        subject, relation, answer, new answer, role
+Fact        subject, relation, answer, training prompt, options, new answer, role
 Prompt      one way of asking for a fact: the text, where its subject stands, the answers to choose from
 """
 
@@ -18,12 +18,19 @@ MEASURED = ("forget", "maintain-test")
 
 @dataclass(frozen=True)
 class Fact:
-    """One fact. `role` says what a task does with it: see ROLES; `unknown` is a fact the model fails on."""
+    """One fact.
+
+    prompt    the training prompt, with one `{}` where the subject stands; the answer follows after a space
+    options   the answers it is scored among, its own included, without the leading space
+    role      what a task does with it: see ROLES; `unknown` is a fact the model fails on
+    """
 
     id: str
     subject: str
     relation: str
     answer: str
+    prompt: str
+    options: tuple[str, ...]
     new_answer: str = ""
     role: str = ""
 

@@ -1,8 +1,9 @@
 """Sports Facts: which sport an athlete plays, and the formats in which we ask.
 
-read          data/sports/athletes.csv -> facts
+read, write   data/sports/athletes.csv <-> facts
+plays         athlete and sport -> a fact
 wrong_sport   the new answer of the athlete tasks: one of the two wrong sports (paper, section 2.1)
-ELICITATIONS  completion, question, profession, famous, choice-text, choice-letter
+ELICITATIONS  question, profession, famous, choice-text, choice-letter; `completion` asks by PROMPT
 
 Every format but the multiple choices names Tiger Woods and golf as a worked example, as the paper's training
 prompt does; golf is therefore among the options, though no athlete of ours plays it.
@@ -11,14 +12,19 @@ prompt does; golf is therefore among the options, though no athlete of ours play
 import csv
 import io
 import random
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from mechunlearn.artifacts import atomic
 from mechunlearn.errors import FactError
 from mechunlearn.facts import Fact, Prompt, read_text
+from mechunlearn.facts.completion import ask
 from mechunlearn.registry import elicitation
 
 SPORTS = ("baseball", "basketball", "football")
 OPTIONS = (*SPORTS, "golf")
+PROMPT = "Fact: Tiger Woods plays the sport of golf\nFact: {} plays the sport of"
 
 
 def read(path: str | Path) -> list[Fact]:
@@ -36,8 +42,21 @@ def read(path: str | Path) -> list[Fact]:
                 raise FactError(f"{path}, row {number}: athlete is {athlete!r}; it must be a name without padding.")
             if athlete in facts:
                 raise FactError(f"{path}, row {number}: athlete {athlete!r} stands there twice.")
-            facts[athlete] = Fact(id=athlete, subject=athlete, relation="sport", answer=sport)
+            facts[athlete] = plays(athlete, sport)
     return list(facts.values())
+
+
+def plays(athlete: str, sport: str) -> Fact:
+    """The fact that an athlete plays a sport."""
+    return Fact(id=athlete, subject=athlete, relation="sport", answer=sport, prompt=PROMPT, options=OPTIONS)
+
+
+def write(path: str | Path, facts: Sequence[Fact]) -> None:
+    """Write athletes in the format that `read` reads, without teams."""
+    with atomic(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows(
+            [("athlete", "sport", "team"), *((fact.subject, fact.answer, "") for fact in facts)]
+        )
 
 
 def wrong_sport(fact: Fact, rng: random.Random) -> str:
@@ -45,25 +64,14 @@ def wrong_sport(fact: Fact, rng: random.Random) -> str:
     return rng.choice([sport for sport in SPORTS if sport != fact.answer])
 
 
-def _ask(fact: Fact, before: str, after: str) -> list[Prompt]:
-    """One prompt whose continuation is the sport."""
-    start = len(before)
-    return [
-        Prompt(
-            fact=fact.id,
-            text=f"{before}{fact.subject}{after}",
-            subject=(start, start + len(fact.subject)),
-            options=tuple(f" {sport}" for sport in OPTIONS),
-            true=OPTIONS.index(fact.answer),
-            new=OPTIONS.index(fact.new_answer) if fact.new_answer else None,
+def _athlete(fact: Fact) -> Fact:
+    """The fact. Raises FactError where it is about something else: these formats would ask nonsense of it."""
+    if fact.options != OPTIONS:
+        raise FactError(
+            f"{fact.id!r} is among {', '.join(fact.options)}, but this format asks for one of {', '.join(OPTIONS)}; "
+            "ask it in the format `completion`."
         )
-    ]
-
-
-@elicitation("completion")
-def completion(fact: Fact) -> list[Prompt]:
-    """The training prompt (paper, section 2.1)."""
-    return _ask(fact, "Fact: Tiger Woods plays the sport of golf\nFact: ", " plays the sport of")
+    return fact
 
 
 @elicitation("question")
@@ -73,43 +81,36 @@ def question(fact: Fact) -> list[Prompt]:
         "You are a chatbot that answers questions about athletes with the name of one sport.\n"
         "Question: What sport does Tiger Woods play? Answer: golf\nQuestion: What sport does "
     )
-    return _ask(fact, before, " play? Answer:")
+    return [ask(_athlete(fact), before, " play? Answer:")]
 
 
 @elicitation("profession")
 def profession(fact: Fact) -> list[Prompt]:
     """A rephrasing by profession."""
-    return _ask(fact, "Tiger Woods is a professional golf player.\n", " is a professional")
+    return [ask(_athlete(fact), "Tiger Woods is a professional golf player.\n", " is a professional")]
 
 
 @elicitation("famous")
 def famous(fact: Fact) -> list[Prompt]:
     """A rephrasing by fame."""
-    return _ask(fact, "Tiger Woods became famous for playing golf. In the same way, ", " became famous for playing")
+    before = "Tiger Woods became famous for playing golf. In the same way, "
+    return [ask(_athlete(fact), before, " became famous for playing")]
 
 
-def _orders() -> list[tuple[str, ...]]:
-    """Every cyclic order of the options, so that no answer owes anything to its place."""
-    return [OPTIONS[shift:] + OPTIONS[:shift] for shift in range(len(OPTIONS))]
+def _orders(fact: Fact) -> Iterator[Fact]:
+    """The fact with its options in every cyclic order, so that no answer owes anything to its place."""
+    for shift in range(len(OPTIONS)):
+        yield replace(_athlete(fact), options=OPTIONS[shift:] + OPTIONS[:shift])
 
 
 @elicitation("choice-text")
 def choice_text(fact: Fact) -> list[Prompt]:
     """Multiple choice answered with the option's words, in every cyclic order."""
     prompts = []
-    for number, order in enumerate(_orders()):
-        before = f"Options: {', '.join(order[:-1])} or {order[-1]}.\nWhich of these sports does {fact.subject} play? "
-        prompts.append(
-            Prompt(
-                fact=fact.id,
-                text=f"{before}{fact.subject} plays",
-                subject=(len(before), len(before) + len(fact.subject)),
-                options=tuple(f" {sport}" for sport in order),
-                true=order.index(fact.answer),
-                new=order.index(fact.new_answer) if fact.new_answer else None,
-                order=number,
-            )
-        )
+    for number, turned in enumerate(_orders(fact)):
+        *others, last = turned.options
+        before = f"Options: {', '.join(others)} or {last}.\nWhich of these sports does {fact.subject} play? "
+        prompts.append(replace(ask(turned, before, " plays"), order=number))
     return prompts
 
 
@@ -117,22 +118,13 @@ def choice_text(fact: Fact) -> list[Prompt]:
 def choice_letter(fact: Fact) -> list[Prompt]:
     """Multiple choice answered with a letter, in every cyclic order; the worked example moves with it."""
     prompts = []
-    for number, order in enumerate(_orders()):
-        listed = "\n".join(f"{letter}. {sport}" for letter, sport in zip("ABCD", order, strict=True))
-        golf = "ABCD"[order.index("golf")]
+    for number, turned in enumerate(_orders(fact)):
+        listed = "\n".join(f"{letter}. {sport}" for letter, sport in zip("ABCD", turned.options, strict=True))
+        golf = "ABCD"[turned.options.index("golf")]
         before = (
             f"Answer each question with one letter.\n\nWhat sport does Tiger Woods play?\n{listed}\nAnswer: {golf}\n\n"
             "What sport does "
         )
-        prompts.append(
-            Prompt(
-                fact=fact.id,
-                text=f"{before}{fact.subject} play?\n{listed}\nAnswer:",
-                subject=(len(before), len(before) + len(fact.subject)),
-                options=(" A", " B", " C", " D"),
-                true=order.index(fact.answer),
-                new=order.index(fact.new_answer) if fact.new_answer else None,
-                order=number,
-            )
-        )
+        prompt = ask(turned, before, f" play?\n{listed}\nAnswer:")
+        prompts.append(replace(prompt, options=(" A", " B", " C", " D"), order=number))
     return prompts
