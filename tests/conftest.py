@@ -15,9 +15,22 @@ import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-from mechunlearn.facts import Fact
+from mechunlearn.facts import Fact, Prompt, sports
+from mechunlearn.facts.completion import completion
 
-FAMILIES = ("gemma3_text", "gemma2", "llama", "qwen2")
+FAMILIES = (
+    "gemma3_text",
+    "gemma2",
+    "gemma",
+    "llama",
+    "mistral",
+    "qwen2",
+    "qwen3",
+    "phi3",
+    "gpt2",
+    "gpt_neox",
+    "olmo2",
+)
 SPECIAL = ["<pad>", "<eos>", "<bos>", "<unk>"]
 NAMES = [
     "LeBron James",
@@ -53,17 +66,21 @@ CONFIGS = {
         "final_logit_softcapping": 10.0,
         "attn_logit_softcapping": 3.0,
     },
+    "gemma": {"head_dim": 12},
     "llama": {},
-    "qwen2": {},
-    "gpt2": {},
+    "mistral": {"sliding_window": 8},
+    "qwen2": {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1},
+    "qwen3": {"head_dim": 12},
+    "phi3": {"sliding_window": 8},
+    "gpt2": {"n_embd": 32, "n_layer": 4, "n_head": 4, "n_inner": 48, "n_positions": 256},
+    "gpt_neox": {},
+    "olmo2": {},
 }
 
 
 def _corpus() -> list[str]:
-    from mechunlearn.facts import sports
-
-    facts = [Fact(name, name, "sport", "football") for name in NAMES]
-    formats = (sports.completion, sports.question, sports.famous)
+    facts = [sports.plays(name, "football") for name in NAMES]
+    formats = (completion, sports.question, sports.famous)
     asked = [ask(fact)[0].text for fact in facts for ask in formats]
     words = [f" {option}" for option in sports.OPTIONS] + [" A", " B", " C", " D"]
     return asked + words * 100
@@ -116,8 +133,8 @@ def _network(family: str):
     from transformers import AutoConfig, AutoModelForCausalLM
 
     torch.manual_seed(0)
-    shape = {"n_embd": 32, "n_layer": 2, "n_head": 4} if family == "gpt2" else SHAPE
-    config = AutoConfig.for_model(family, **shape, **CONFIGS[family], vocab_size=640)
+    shape = {} if family == "gpt2" else SHAPE
+    config = AutoConfig.for_model(family, **{**shape, **CONFIGS[family]}, vocab_size=640)
     return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
 
 
@@ -187,7 +204,7 @@ def fresh(manifest_of):
 def athletes() -> list[Fact]:
     """Twelve athletes: four to forget, five to keep in training, three to keep for testing."""
     roles = ["forget"] * 4 + ["maintain-train"] * 5 + ["maintain-test"] * 3
-    facts = [Fact(name, name, "sport", answer) for name, answer in zip(NAMES, ANSWERS, strict=True)]
+    facts = [sports.plays(name, answer) for name, answer in zip(NAMES, ANSWERS, strict=True)]
     wrong = {"basketball": "football", "baseball": "basketball", "football": "baseball"}
     return [
         fact.with_role(role, wrong[fact.answer] if role == "forget" else "")
@@ -198,9 +215,7 @@ def athletes() -> list[Fact]:
 @pytest.fixture
 def prompts(athletes):
     """Prompts longer and shorter than the sliding window, with and without new answers."""
-    from mechunlearn.facts import Prompt, sports
-
     short = Prompt("short", "Tom Brady plays", (0, 9), (" golf", " football"), 1, None)
-    formats = (sports.completion, sports.choice_text, sports.question)
+    formats = (completion, sports.choice_text, sports.question)
     asked = [ask(fact) for fact in athletes[:5] for ask in formats]
     return [short, *(prompt for group in asked for prompt in group)]

@@ -8,10 +8,10 @@ from safetensors.torch import load_file, save_file
 
 from mechunlearn.artifacts import Component, Selection
 from mechunlearn.config import EditSettings
-from mechunlearn.edit import delta
 from mechunlearn.edit.train import edit
 from mechunlearn.errors import ArtifactError
 from mechunlearn.facts.text import Passage
+from mechunlearn.models import delta
 
 PARTS = [Component(1, "mlp"), Component(2, "attention"), Component(3, "mlp", 5)]
 PASSAGES = [Passage("a", "sport", "Tiger Woods plays the sport of golf.")]

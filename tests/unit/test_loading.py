@@ -32,8 +32,9 @@ def copied(manifest_of, tmp_path):
 
 def test_prompts_begin_with_bos_where_the_family_was_trained_so(model, family):
     ids, bos = model.encode("Fact: Tom Brady plays"), model.tokenizer.bos_token_id
-    assert ids.count(bos) == (0 if family == "qwen2" else 1)
-    assert (ids[0] == bos) == (family != "qwen2")
+    begins = family in ("gemma", "gemma2", "gemma3_text", "llama")  # of our tokenizers only llama's adds BOS itself
+    assert ids.count(bos) == begins
+    assert (ids[0] == bos) == begins
 
 
 def test_locate_and_encode_give_the_same_tokens(model, prompts):

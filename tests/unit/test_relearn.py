@@ -8,7 +8,7 @@ import torch
 from mechunlearn.artifacts import MEASUREMENT_COLUMNS, measurement_table
 from mechunlearn.attack.relearn import adapters, relearn
 from mechunlearn.config import RelearnSettings
-from mechunlearn.facts import sports
+from mechunlearn.facts.completion import completion
 from mechunlearn.facts.text import Passage
 from mechunlearn.models.scoring import score
 
@@ -65,7 +65,7 @@ def test_every_fact_is_measured_once_a_stage(tiny, athletes, both):
 
 def test_stage_zero_is_the_model_before(model, athletes):
     with torch.autocast("cpu", torch.bfloat16):
-        before = {row["fact"]: row for row in score(model, [sports.completion(fact)[0] for fact in athletes])}
+        before = {row["fact"]: row for row in score(model, [completion(fact)[0] for fact in athletes])}
     for row in attacked(model, athletes):
         if row["stage"] == "relearned@0":
             expected = before[row["fact"]]

@@ -87,7 +87,7 @@ def test_last_hidden_has_the_gradients_of_full_forwards(fresh, family, prompts):
 @torch.no_grad()
 def test_unembed_gives_the_networks_own_logits(model):
     ids = model.encode("Fact: Tom Brady plays the sport of")
-    hidden = model.network.model(input_ids=torch.tensor([ids])).last_hidden_state[0]
+    hidden = model.network.base_model(input_ids=torch.tensor([ids])).last_hidden_state[0]
     torch.testing.assert_close(unembed(model, hidden), logits(model, ids), rtol=1e-5, atol=1e-5)
 
 
@@ -127,4 +127,4 @@ def test_the_common_prefix_leaves_every_sequence_a_token_of_its_own():
         shared = 0
         while all(len(ids) > shared + 1 and ids[shared] == sequences[0][shared] for ids in sequences):
             shared += 1
-        assert scoring._common_prefix(sequences) == shared
+        assert scoring.common_prefix(sequences) == shared

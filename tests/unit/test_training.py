@@ -13,7 +13,7 @@ from mechunlearn.config import EditSettings
 from mechunlearn.edit.objectives import Batch, inject
 from mechunlearn.edit.train import edit, trainable
 from mechunlearn.errors import DivergenceError
-from mechunlearn.facts import sports
+from mechunlearn.facts.completion import completion
 from mechunlearn.facts.text import Passage
 from mechunlearn.models.loading import load
 from mechunlearn.models.training import draw, example, passages_ids
@@ -177,7 +177,7 @@ def test_injects_terms_are_plain_cross_entropies(model, athletes):
     def mean(facts, key):
         losses = []
         for fact in facts:
-            ids = model.encode(sports.completion(fact)[0].text)
+            ids = model.encode(completion(fact)[0].text)
             losses.append(naive_cross_entropy(model, ids, model.option(f" {key(fact)}")))
         return sum(losses) / len(losses)
 

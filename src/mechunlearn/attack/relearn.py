@@ -11,7 +11,7 @@ from peft import LoraConfig, get_peft_model
 from mechunlearn.config import RelearnSettings
 from mechunlearn.facts import Fact
 from mechunlearn.facts.text import Passage
-from mechunlearn.models.loading import Model
+from mechunlearn.models.model import Model
 from mechunlearn.models.scoring import score, text_losses
 from mechunlearn.models.training import answer_losses, descend, draw, example, passages_ids
 from mechunlearn.registry import attack

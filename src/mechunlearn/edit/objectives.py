@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from mechunlearn.config import EditSettings
-from mechunlearn.models.loading import Model
+from mechunlearn.models.model import Model
 from mechunlearn.models.scoring import text_losses
 from mechunlearn.models.training import Example, answer_losses
 from mechunlearn.registry import objective

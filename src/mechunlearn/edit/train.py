@@ -1,12 +1,12 @@
 """Training an edit: only the selected components move.
 
 edit       facts, passages and a selection -> an edited model in place, and the history of its losses
-trainable  makes the selected components trainable, in float32, part of an MLP by its neurons
+trainable  makes the selected components trainable, in float32, heads and part of an MLP by gradient masks
 """
 
 import logging
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
 
@@ -18,7 +18,8 @@ from mechunlearn.edit.objectives import Batch
 from mechunlearn.errors import DivergenceError
 from mechunlearn.facts import Fact
 from mechunlearn.facts.text import Passage
-from mechunlearn.models.loading import Model
+from mechunlearn.models.components import Slice
+from mechunlearn.models.model import Model
 from mechunlearn.models.training import descend, draw, example, passages_ids
 from mechunlearn.registry import load as method
 
@@ -82,22 +83,25 @@ def edit(
 def trainable(model: Model, selection: Selection) -> Iterator[dict[str, torch.nn.Parameter]]:
     """The selected components' parameters by name, in float32 with gradients; back in their own format afterwards.
 
-    Of a partly selected MLP the same neurons move in its three matrices: elsewhere the gradient is zero, and AdamW
+    Of a head or of part of an MLP only its own rows and columns move: elsewhere the gradient is zero, and AdamW
     without weight decay then never moves a weight.
     """
     named = dict(model.network.named_parameters())
-    chosen: dict[str, torch.nn.Parameter] = {}
-    formats: dict[str, torch.dtype] = {}
-    handles = []
+    parts: dict[str, list[Slice]] = {}
     for component in selection.components:
-        for name in model.layout.tensors(component):
-            parameter = named[name]
-            formats[name] = parameter.dtype
-            parameter.data = parameter.data.float()
-            parameter.requires_grad_(True)
-            chosen[name] = parameter
-            if component.neurons is not None:
-                handles.append(parameter.register_hook(_only(component.neurons, by_row="down_proj" not in name)))
+        for part in model.layout.slices(component):
+            parts.setdefault(part.tensor, []).append(part)
+    chosen = {name: named[name] for name in parts}
+    formats = {name: parameter.dtype for name, parameter in chosen.items()}
+    handles = []
+    for name, parameter in chosen.items():
+        parameter.data = parameter.data.float()
+        parameter.requires_grad_(True)
+        mask = torch.zeros_like(parameter, dtype=torch.bool)
+        for part in parts[name]:
+            mask.narrow(part.axis, part.start, part.stop - part.start).fill_(True)
+        if not mask.all():
+            handles.append(parameter.register_hook(lambda gradient, mask=mask: gradient * mask))
     try:
         yield chosen
     finally:
@@ -107,17 +111,6 @@ def trainable(model: Model, selection: Selection) -> Iterator[dict[str, torch.nn
             parameter.requires_grad_(False)
             parameter.grad = None
             parameter.data = parameter.data.to(formats[name])
-
-
-def _only(neurons: int, by_row: bool) -> Callable[[torch.Tensor], torch.Tensor]:
-    """A gradient hook that keeps the first neurons: rows of gate and up, columns of down."""
-
-    def mask(gradient: torch.Tensor) -> torch.Tensor:
-        gradient = gradient.clone()
-        (gradient if by_row else gradient.T)[neurons:] = 0
-        return gradient
-
-    return mask
 
 
 def _check(history: Sequence[dict[str, float]], settings: EditSettings) -> None:

@@ -1,6 +1,6 @@
 """Reading and writing activations while a model runs. Hooks live and die in a `with` block.
 
-capture   keep what modules put out (or take in): with capture(model, [name]) as seen: ...; seen[name]
+capture   keep what modules put out or take in: with capture(model, [(name, "output")]) as seen: ...
 patch     change what a module puts out (or takes in) by a function of it
 """
 
@@ -10,23 +10,27 @@ from typing import Any
 
 import torch
 
-from mechunlearn.models.loading import Model
+from mechunlearn.models.model import Model
+
+Part = tuple[str, str]  # a module's name and its side: input (the first argument) or output
 
 
 @contextmanager
-def capture(model: Model, outputs: Sequence[str]) -> Iterator[dict[str, torch.Tensor]]:
-    """The outputs of modules in the last forward inside the block, by module name: (rows, tokens, width)."""
-    seen: dict[str, torch.Tensor] = {}
+def capture(model: Model, parts: Sequence[Part]) -> Iterator[dict[Part, torch.Tensor]]:
+    """What modules put out or take in, in the last forward inside the block: (rows, tokens, width) by part."""
+    seen: dict[Part, torch.Tensor] = {}
 
-    def keep(name: str) -> Callable[..., None]:
-        def hook(module: Any, inputs: Any, output: Any) -> None:
-            seen[name] = _tensor(output).detach()
+    def keep(part: Part) -> Callable[..., None]:
+        def hook(module: Any, inputs: Any, output: Any = None) -> None:
+            seen[part] = (inputs[0] if part[1] == "input" else _tensor(output)).detach()
 
         return hook
 
     with ExitStack() as hooks:
-        for name in outputs:
-            hooks.callback(model.network.get_submodule(name).register_forward_hook(keep(name)).remove)
+        for part in parts:
+            module = model.network.get_submodule(part[0])
+            register = module.register_forward_pre_hook if part[1] == "input" else module.register_forward_hook
+            hooks.callback(register(keep(part)).remove)
         yield seen
 
 

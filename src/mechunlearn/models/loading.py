@@ -1,90 +1,92 @@
-"""A model ready to run: verified weights, a tokenizer that begins as the model was trained, the device.
+"""Loading a fetched model: verified weights on the right device, parts where we look for them.
 
-load      manifest -> Model
-encode    text -> token ids, with BOS where the model expects one
+load    manifest -> Model
+check   the network is made as its layout says
 """
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from mechunlearn.errors import FactError
-from mechunlearn.facts import Prompt
-from mechunlearn.models.components import Inventory, inventory
-from mechunlearn.models.sources import Manifest, read_manifest, verify
+from mechunlearn.errors import SourceError
+from mechunlearn.models.components import KINDS, layout_of
+from mechunlearn.models.delta import apply
+from mechunlearn.models.interventions import capture
+from mechunlearn.models.model import Model
+from mechunlearn.models.scoring import unembed
+from mechunlearn.models.sources import DELTA, read_manifest, verify
 
 log = logging.getLogger(__name__)
 
-# A tokenizer says by itself whether its model begins with BOS: Llama's adds it, GPT-2's and Qwen's never do. Only
-# Gemma's chat-style tokenizers leave it to the template, though every Gemma was trained with it.
-ALWAYS_BOS = "gemma"
-
-
-@dataclass
-class Model:
-    """A causal language model with its tokenizer, the layout of its components and where it came from."""
-
-    network: Any
-    tokenizer: Any
-    layout: Inventory
-    manifest: Manifest
-    _options: dict[str, int] = field(default_factory=dict)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the input ids go."""
-        device: torch.device = self.network.get_input_embeddings().weight.device
-        return device
-
-    def encode(self, text: str) -> list[int]:
-        """Token ids of a text. BOS stands first where the model's own tokenizer puts it, and for every Gemma.
-
-        A chat-style tokenizer leaves BOS to its template; without it a base model's answers are garbage.
-        """
-        ids: list[int] = self.tokenizer(text, add_special_tokens=False).input_ids
-        return [*self._begin(), *ids]
-
-    def locate(self, prompt: Prompt) -> tuple[list[int], list[int]]:
-        """(token ids, positions of the subject's tokens) of a prompt. Raises FactError where none are found."""
-        encoded = self.tokenizer(prompt.text, add_special_tokens=False, return_offsets_mapping=True)
-        begin, (start, end) = self._begin(), prompt.subject
-        positions = [
-            index + len(begin)
-            for index, (left, right) in enumerate(encoded.offset_mapping)
-            if left < end and right > start and right > left
-        ]
-        if not positions:
-            raise FactError(f"the subject of {prompt.text!r} has no tokens of its own.")
-        return [*begin, *encoded.input_ids], positions
-
-    def option(self, text: str) -> int:
-        """The first token of an answer with its leading space."""
-        if text not in self._options:
-            self._options[text] = self.tokenizer(text, add_special_tokens=False).input_ids[0]
-        return self._options[text]
-
-    def _begin(self) -> list[int]:
-        bos = self.tokenizer.bos_token_id
-        adds = bos is not None and self.tokenizer("a").input_ids[:1] == [bos]
-        return [bos] if adds or self.network.config.model_type.startswith(ALWAYS_BOS) else []
-
 
 def load(manifest: str | Path, dtype: str | None = None) -> Model:
-    """Load a fetched model on the GPU if there is one, else on the CPU. Raises SourceError on damaged files.
+    """Load a fetched model on the GPU if there is one (on all, where there are several), else on the CPU.
 
     dtype   the manifest's format unless given, e.g. float32 for tracing.
+
+    Raises SourceError on damaged files and for an architecture whose parts are not where we look for them.
     """
     record = read_manifest(manifest)
     verify(record)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if record.base:
+        model = load(record.base, dtype)
+        apply(Path(record.folder) / DELTA, model)
+        return replace(model, manifest=record)
+    layout, gpus = layout_of(record), torch.cuda.device_count()
     network = AutoModelForCausalLM.from_pretrained(
-        record.folder, dtype=getattr(torch, dtype or record.dtype), device_map=device, trust_remote_code=False
+        record.folder,
+        dtype=getattr(torch, dtype or record.dtype),
+        device_map="auto" if gpus > 1 else "cuda" if gpus else "cpu",
+        trust_remote_code=False,
     )
     network.eval().requires_grad_(False)
     tokenizer = AutoTokenizer.from_pretrained(record.folder, trust_remote_code=False)
-    log.info("loaded %s on %s, %s threads", record.source, device, torch.get_num_threads())
-    return Model(network, tokenizer, inventory(record.folder), record)
+    log.info("loaded %s on %s GPUs, %s threads", record.source, gpus, torch.get_num_threads())
+    model = Model(network, tokenizer, layout, record)
+    check(model)
+    return model
+
+
+@torch.no_grad()
+def check(model: Model) -> None:
+    """Raise SourceError where a network is not made of the parts that its layout names.
+
+    Many architectures share names and differ otherwise (scaled residuals or logits, transposed matrices). On a short
+    prompt the parts must be there and as wide as we think, what they write must sum to the residual stream, and our
+    unembedding must give the network's own logits.
+    """
+    network, layout = model.network, model.layout
+    modules, parameters = dict(network.named_modules()), dict(network.named_parameters())
+    written = [layout.written(layer, kind) for layer in range(layout.layers) for kind in KINDS]
+    needed = [*written, layout.naming.norm, *(layout.module(layer, "o") for layer in range(layout.layers))]
+    wrong = [
+        f"it has no {name}" for name in (*layout.shapes, *needed) if name not in modules and name not in parameters
+    ]
+    if not wrong:
+        first, last = (layout.module(0), "input"), (layout.naming.norm, "input")
+        mixed, queries = (layout.module(0, "o"), "input"), (layout.module(0, "q"), "output")
+        ids = torch.tensor([[5, 7, 11]], device=model.device)
+        with capture(model, [first, last, mixed, queries, *((name, "output") for name in written)]) as seen:
+            hidden, logits = network.base_model(input_ids=ids).last_hidden_state, network(input_ids=ids).logits
+        total = sum((seen[name, "output"].cpu().float() for name in written), seen[first].cpu().float())
+        across = layout.shapes[layout.weight(0, "q")][1 if layout.naming.transposed else 0]
+        if (seen[mixed].shape[-1], seen[queries].shape[-1]) != (layout.heads * layout.head_size, across):
+            wrong.append("its heads are not as wide as their matrices say")
+        if not _close(total, seen[last]):
+            wrong.append("attention and MLP outputs do not sum to its residual stream")
+        if not _close(unembed(model, hidden), logits):
+            wrong.append("its logits are not those of its final hidden states")
+    if wrong:
+        raise SourceError(
+            f"{model.manifest.source}: the architecture {network.config.model_type!r} is not supported: {wrong[0]}. "
+            "docs/adding-a-model.md says how to add it."
+        )
+
+
+def _close(found: torch.Tensor, expected: torch.Tensor) -> bool:
+    """Equal up to the rounding of bfloat16, by the scale of the values."""
+    found, expected = found.cpu().float(), expected.cpu().float()
+    return bool((found - expected).norm() <= 0.05 * expected.norm())

@@ -2,6 +2,8 @@
 
 last_hidden    final hidden states of many prompts; their common prefix is run once
 unembed        hidden states -> float32 logits
+token_logits   the same for a few tokens
+probabilities  of single answers, from hidden states
 score          prompts -> one measurement row each
 text_nll       passages -> mean cross-entropy a token
 
@@ -18,34 +20,49 @@ from transformers import DynamicCache
 from mechunlearn.errors import FactError
 from mechunlearn.facts import Prompt
 from mechunlearn.facts.text import Passage
-from mechunlearn.models.loading import Model
+from mechunlearn.models.model import Model
 
 BATCH_TOKENS = 4096
+
+# Keys and values of every layer: (rows, kv heads, tokens, head size) each.
+KeysValues = list[tuple[torch.Tensor, torch.Tensor]]
 
 
 def last_hidden(model: Model, sequences: Sequence[Sequence[int]]) -> torch.Tensor:
     """The final (normed) hidden state at the last token of each sequence: (sequences, d_model). Differentiable."""
-    shared = _common_prefix(sequences)
+    shared = common_prefix(sequences)
     prefix = run_prefix(model, sequences[0][:shared])
     inputs, lengths = pad([sequence[shared:] for sequence in sequences], model.device)
-    hidden = model.network.model(input_ids=inputs, past_key_values=repeat(prefix, len(sequences))).last_hidden_state
-    return hidden[torch.arange(len(sequences)), lengths - 1]
+    hidden = model.network.base_model(
+        input_ids=inputs, past_key_values=repeat(prefix, len(sequences))
+    ).last_hidden_state
+    return at_last(hidden, lengths)
 
 
-def run_prefix(model: Model, ids: Sequence[int]) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Keys and values of a prefix in every layer, (1, kv heads, tokens, head dim) each; empty for no prefix."""
+def at_last(hidden: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    """What stands at each row's last real position: (rows, tokens, ...) -> (rows, ...)."""
+    return hidden[torch.arange(len(hidden), device=hidden.device), lengths.to(hidden.device) - 1]
+
+
+def run_prefix(model: Model, ids: Sequence[int]) -> KeysValues:
+    """Keys and values of a prefix, one row; empty for no prefix."""
     if not ids:
         return []
     cache = DynamicCache()
-    model.network.model(input_ids=torch.tensor([list(ids)], device=model.device), past_key_values=cache)
+    model.network.base_model(input_ids=torch.tensor([list(ids)], device=model.device), past_key_values=cache)
     return [(layer.keys, layer.values) for layer in cache.layers]
 
 
-def repeat(prefix: list[tuple[torch.Tensor, torch.Tensor]], rows: int) -> DynamicCache:
+def repeat(prefix: KeysValues, rows: int) -> DynamicCache:
     """A fresh cache that holds the same prefix for every row."""
+    return cached([(keys.expand(rows, -1, -1, -1), values.expand(rows, -1, -1, -1)) for keys, values in prefix])
+
+
+def cached(prefix: KeysValues) -> DynamicCache:
+    """A fresh cache that holds these keys and values."""
     cache = DynamicCache()
     for layer, (keys, values) in enumerate(prefix):
-        cache.update(keys.expand(rows, -1, -1, -1), values.expand(rows, -1, -1, -1), layer)
+        cache.update(keys, values, layer)
     return cache
 
 
@@ -58,9 +75,31 @@ def pad(sequences: Sequence[Sequence[int]], device: torch.device) -> tuple[torch
 
 def unembed(model: Model, hidden: torch.Tensor) -> torch.Tensor:
     """Logits of hidden states, in float32: (..., d_model) -> (..., vocabulary)."""
-    logits = model.network.get_output_embeddings()(hidden).float()
+    return _capped(model, model.network.get_output_embeddings()(hidden).float())
+
+
+def _capped(model: Model, logits: torch.Tensor) -> torch.Tensor:
     cap = getattr(model.network.config, "final_logit_softcapping", None)
     return logits if cap is None else cap * torch.tanh(logits / cap)
+
+
+def token_logits(model: Model, hidden: torch.Tensor, tokens: Sequence[int]) -> torch.Tensor:
+    """Logits of single tokens, in float32: (..., d_model) -> (..., tokens). Differentiable."""
+    head = model.network.get_output_embeddings()
+    bias = None if head.bias is None else head.bias[list(tokens)].float()
+    logits = torch.nn.functional.linear(hidden.to(head.weight.device).float(), head.weight[list(tokens)].float(), bias)
+    return _capped(model, logits)
+
+
+@torch.no_grad()
+def probabilities(model: Model, hidden: torch.Tensor, tokens: Sequence[int], rows: int = 256) -> torch.Tensor:
+    """Summed probability of tokens, over the full vocabulary: (..., d_model) -> (...), float32."""
+    flat = hidden.reshape(-1, hidden.shape[-1])
+    found = []
+    for part in flat.split(rows):
+        logits = unembed(model, part)
+        found.append((logits[:, list(tokens)] - logits.logsumexp(-1, keepdim=True)).exp().sum(-1))
+    return torch.cat(found).reshape(hidden.shape[:-1])
 
 
 @torch.no_grad()
@@ -79,7 +118,9 @@ def score(model: Model, prompts: Sequence[Prompt]) -> list[dict[str, Any]]:
 def _row(model: Model, prompt: Prompt, probabilities: torch.Tensor) -> dict[str, Any]:
     tokens = [model.option(option) for option in prompt.options]
     if len(set(tokens)) < len(tokens):
-        raise FactError(f"the answers {', '.join(prompt.options)} begin with the same token in this model's vocabulary.")
+        raise FactError(
+            f"the answers {', '.join(prompt.options)} begin with the same token in this model's vocabulary."
+        )
     options = probabilities[tokens].double()
     chosen = int(options.argmax())
     names = {prompt.true: "true", prompt.new: "new"}
@@ -111,9 +152,10 @@ def text_nll(model: Model, passages: Sequence[Passage]) -> list[float]:
 def text_losses(model: Model, sequences: Sequence[Sequence[int]]) -> torch.Tensor:
     """Mean cross-entropy a token of each sequence: (sequences,). Differentiable."""
     inputs, lengths = pad(sequences, model.device)
-    hidden = model.network.model(input_ids=inputs).last_hidden_state[:, :-1]
+    hidden = model.network.base_model(input_ids=inputs).last_hidden_state[:, :-1].to(inputs.device)
     real = torch.arange(inputs.shape[1] - 1, device=inputs.device)[None] < (lengths - 1)[:, None]
-    losses = torch.nn.functional.cross_entropy(unembed(model, hidden[real]), inputs[:, 1:][real], reduction="none")
+    logits = unembed(model, hidden[real]).to(inputs.device)
+    losses = torch.nn.functional.cross_entropy(logits, inputs[:, 1:][real], reduction="none")
     rows = real.nonzero()[:, 0]
     return torch.zeros(len(sequences), device=losses.device).index_add(0, rows, losses) / (lengths - 1)
 
@@ -130,7 +172,7 @@ def _batches(sequences: Sequence[Sequence[int]], tokens: int = BATCH_TOKENS) -> 
     return batches
 
 
-def _common_prefix(sequences: Sequence[Sequence[int]]) -> int:
+def common_prefix(sequences: Sequence[Sequence[int]]) -> int:
     """How many first tokens all sequences share, leaving each at least one of its own."""
     first, last = min(map(list, sequences)), max(map(list, sequences))
     limit = min(len(sequence) for sequence in sequences) - 1

