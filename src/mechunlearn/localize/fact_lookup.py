@@ -1,104 +1,29 @@
-"""Fact lookup by probes: the layers in which a subject's token comes to know the answer (paper 2.2, A.2.1).
+"""Fact lookup: the MLPs that look a fact up (Guo et al. 2025, section 2.2), by whichever method suits the facts.
 
-fact_lookup       probe accuracy per layer, at the end of the name alone and at the end of the whole prompt
-residual_stream   hidden states after every layer
-probe             out-of-fold predictions from them
-
-The rule that reads layers off the curve is `select.rise`.
+fact_lookup   probes where one relation has few answers, path patching where it has many
 """
 
-import logging
-import warnings
+from collections import Counter
 from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd
-import torch
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedKFold, cross_val_predict
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from mechunlearn.config import LocalizeSettings
-from mechunlearn.errors import FactError
 from mechunlearn.facts import Fact
-from mechunlearn.models.interventions import capture
-from mechunlearn.models.loading import Model
-from mechunlearn.models.scoring import last_hidden
-from mechunlearn.progress import track
-from mechunlearn.registry import load as method
+from mechunlearn.localize.path_patching import path_patching
+from mechunlearn.localize.probes import probes
+from mechunlearn.models.model import Model
 from mechunlearn.registry import localizer
-
-log = logging.getLogger(__name__)
 
 
 @localizer("fact-lookup")
 def fact_lookup(model: Model, facts: Sequence[Fact], settings: LocalizeSettings) -> pd.DataFrame:
-    """Cross-validated probe accuracy of the answer, from the residual stream after each layer.
+    """Accuracies of probes, or effects of MLPs through the extraction components; see probes and path_patching.
 
-    A multinomial logistic regression reads the last token of two inputs: the subject's name alone (kind
-    `probe-subject`) and the training prompt (kind `probe-prompt`). Facts whose subject the probe has seen are
-    never scored: every prediction is out of fold.
-
-    Returns one row per fact, layer and probe; `effect` is 1 where the probe is right, else 0. One more row, kind
-    `chance`, holds the share of the commonest answer.
+    `lookup: auto` takes probes where the facts share one relation and each of their answers stands there often enough
+    for the probes' cross-validation, as for sports, and path patching for general relations, as for CounterFact.
     """
-    chosen = facts[: settings.probes.facts]
-    ask = method("elicitation", "completion")
-    texts = {
-        "probe-subject": [model.encode(fact.subject) for fact in chosen],
-        "probe-prompt": [model.encode(ask(fact)[0].text) for fact in chosen],
-    }
-    answers = np.array([fact.answer for fact in chosen])
-    rarest = pd.Series(answers).value_counts().min()
-    if rarest < settings.probes.folds:
-        raise FactError(
-            f"localize.probes.folds is {settings.probes.folds}, but the rarest answer among the {len(chosen)} known "
-            f"facts stands there {rarest} times; allowed: 2 to {rarest}."
-        )
-    chance = float(pd.Series(answers).value_counts(normalize=True).iloc[0])
-    tables = [pd.DataFrame({"fact": [""], "layer": -1, "kind": "chance", "head": -1, "effect": chance})]
-    for kind, sequences in texts.items():
-        states = residual_stream(model, sequences)
-        for layer in track(range(model.layout.layers), f"probing {kind}"):
-            right = probe(states[layer], answers, settings.probes.folds, settings.seed) == answers
-            tables.append(
-                pd.DataFrame(
-                    {
-                        "fact": [fact.id for fact in chosen],
-                        "layer": layer,
-                        "kind": kind,
-                        "head": -1,
-                        "effect": 1.0 * right,
-                    }
-                )
-            )
-    return pd.concat(tables, ignore_index=True)
-
-
-@torch.no_grad()
-def residual_stream(model: Model, sequences: Sequence[Sequence[int]], rows: int = 64) -> np.ndarray:
-    """The residual stream after every layer at the last token: (layers, sequences, d_model), float32."""
-    names = [model.layout.module(layer) for layer in range(model.layout.layers)]
-    found = np.zeros((len(names), len(sequences), model.network.config.hidden_size), dtype=np.float32)
-    order = sorted(range(len(sequences)), key=lambda index: (len(sequences[index]), index))
-    for start in range(0, len(order), rows):
-        batch = order[start : start + rows]
-        longest = max(len(sequences[index]) for index in batch)
-        with capture(model, names) as seen:
-            last_hidden(model, [sequences[index] for index in batch])
-        width = seen[names[0]].shape[1]
-        at = torch.tensor([len(sequences[index]) - 1 - (longest - width) for index in batch])
-        for layer, name in enumerate(names):
-            found[layer, batch] = seen[name][torch.arange(len(batch)), at].float().cpu().numpy()
-    return found
-
-
-def probe(states: np.ndarray, answers: np.ndarray, folds: int, seed: int) -> np.ndarray:
-    """Out-of-fold predictions of the answer from (facts, d_model) states."""
-    classifier = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=300))
-    splits = StratifiedKFold(folds, shuffle=True, random_state=seed)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        predictions: np.ndarray = cross_val_predict(classifier, states, answers, cv=splits)
-    return predictions
+    counts = Counter(fact.answer for fact in facts[: settings.probes.facts])
+    few = len({fact.relation for fact in facts}) == 1 < len(counts) and min(counts.values()) >= settings.probes.folds
+    by_probes = few if settings.lookup == "auto" else settings.lookup == "probes"
+    return (probes if by_probes else path_patching)(model, facts, settings)
