@@ -15,7 +15,8 @@ import pandas as pd
 
 PAPER = "Mechanistic Unlearning"
 TRACING = ("causal-tracing", "causal-tracing-mlps")
-RIVALS = (*TRACING, "random-mlps", "all-mlps", "nonlocalized")
+ATTRIBUTION = ("attribution-patching", "attribution-patching-mlps")
+RIVALS = (*TRACING, *ATTRIBUTION, "random", "random-mlps", "all-mlps", "nonlocalized")
 EVERY = ("fact-lookup", *RIVALS)
 
 
@@ -44,7 +45,7 @@ CLAIMS = [
         "3.1.1, Fig. 28",
         "Asked in the training format, every localization looks edited.",
         "smallest probability of the new answer after any edit, training prompt; holds above 0.75",
-        ".89 to .99 (edit accuracy, chatbot prompt)",
+        ".75 to .99 (edit accuracy, chatbot prompt)",
         EVERY,
         {"stage": "edited", "elicitation": "completion", "role": "forget", "metric": "p_new", "against": ""},
         bound=0.75,

@@ -5,14 +5,19 @@ A method is a function under one decorator: `@localizer("causal-tracing")`, `@ob
 workflow can check a configuration and find each method's own source file without importing torch.
 
 methods         name -> module, for one kind
-localizations   every localization a study may name
-scorer          the localizer whose scores a localization ranks
+localizations   every localization there is, but for further draws and those given by hand
+baseline        the baseline that a name means, `random-2` being another draw of `random`
+scorer          the localizer whose scores a localization selects by
+mlps_only       does it select MLPs alone?
+budgeted        does it train as many parameters as the budget says?
+ordered         localizations in the order that every table and figure keeps
 load            import the method and return its function
 sources         a module's file and every file of the package that it imports, directly or not
 """
 
 import ast
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -29,7 +34,10 @@ ROOMS = {
     "figure": "figures",
 }
 CARRIERS = {f"{PACKAGE.name}.{module}" for module in ("config", "errors", "progress", "registry")}
-BASELINES = ("random-mlps", "all-mlps", "nonlocalized")
+BASELINES = ("random", "random-mlps", "all-mlps", "nonlocalized")
+UNBUDGETED = ("fact-lookup", "all-mlps", "nonlocalized")
+MLP_LOCALIZERS = ("fact-lookup", "path-patching")  # they look for MLPs, so they have no form with `-mlps`
+DRAW = re.compile(r"(random|random-mlps)-(?:[2-9]|[1-9]\d+)")
 _registered: dict[tuple[str, str], Callable[..., Any]] = {}
 
 
@@ -83,12 +91,43 @@ def methods(kind: str) -> dict[str, str]:
 def localizations() -> list[str]:
     """Fact lookup, every other localizer over all components and over MLPs only, and the baselines."""
     ranked = [name for name in sorted(methods("localizer")) if name != "fact-lookup"]
-    return ["fact-lookup", *(form for name in ranked for form in (name, f"{name}-mlps")), *BASELINES]
+    forms = [(name,) if name in MLP_LOCALIZERS else (name, f"{name}-mlps") for name in ranked]
+    return ["fact-lookup", *(name for names in forms for name in names), *BASELINES]
+
+
+def baseline(localization: str) -> str | None:
+    """The baseline that a name means: `random-mlps-3` is the third draw of `random-mlps`; None for any other name."""
+    if localization in BASELINES:
+        return localization
+    draw = DRAW.fullmatch(localization)
+    return draw[1] if draw else None
 
 
 def scorer(localization: str) -> str | None:
-    """The localizer whose scores a localization ranks; None for a baseline."""
-    return None if localization in BASELINES else localization.removesuffix("-mlps")
+    """The localizer whose scores a localization selects by; None for a baseline."""
+    return None if baseline(localization) else localization.removesuffix("-mlps")
+
+
+def mlps_only(localization: str) -> bool:
+    """Does it select MLPs alone?"""
+    return localization in MLP_LOCALIZERS or (baseline(localization) or localization).endswith("-mlps")
+
+
+def budgeted(localization: str) -> bool:
+    """Does it train as many parameters as the budget says?"""
+    return localization not in UNBUDGETED
+
+
+def ordered(names: Iterable[str]) -> list[str]:
+    """Localizations in the order of `localizations`, each draw behind its first, names of a user's own last."""
+    known = localizations()
+
+    def place(name: str) -> tuple[int, int, str]:
+        family = baseline(name) or name
+        number = 0 if family == name else int(name.rpartition("-")[2])
+        return known.index(family) if family in known else len(known), number, name
+
+    return sorted(names, key=place)
 
 
 def load(kind: str, name: str) -> Callable[..., Any]:

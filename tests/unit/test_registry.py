@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from mechunlearn import registry, study
-from mechunlearn.config import load_study
+from mechunlearn.config import LocalizeSettings, load_study
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "src/mechunlearn"
 TORCH_FREE = [
     "config", "study", "registry", "metrics", "claims", "stats", "timing", "schema", "artifacts", "errors",
-    "cli", "facts", "facts.roles", "facts.sports", "facts.text", "localize.select", "models.components",
-    "models.sources",
+    "cli", "facts", "facts.roles", "facts.sports", "facts.text", "localize.select", "localize.lookup_rules",
+    "localize.stability", "models.components", "models.sources",
 ]  # fmt: skip
 
 
@@ -39,6 +39,38 @@ def test_every_localization_has_a_localizer_or_is_a_baseline():
     assert set(map(registry.scorer, registry.localizations())) == {None, *registry.methods("localizer")}
 
 
+def test_localizers_of_components_have_a_form_for_mlps_and_localizers_of_mlps_have_not():
+    known = registry.localizations()
+    assert len(set(known)) == len(known)
+    for name in registry.methods("localizer"):
+        assert name in known
+        assert registry.mlps_only(name) == (name in registry.MLP_LOCALIZERS) == (f"{name}-mlps" not in known)
+        assert registry.mlps_only(f"{name}-mlps")
+
+
+def test_the_papers_nine_localizations_are_there():
+    ranked = [f"{name}{form}" for name in ("causal-tracing", "attribution-patching") for form in ("", "-mlps")]
+    nine = {"fact-lookup", *ranked, "random", "random-mlps", "all-mlps", "nonlocalized"}
+    assert nine <= set(registry.localizations())
+    assert {name for name in nine if not registry.budgeted(name)} == {"fact-lookup", "all-mlps", "nonlocalized"}
+
+
+@pytest.mark.parametrize("name", ["random-2", "random-10", "random-mlps-2", "random-mlps-37"])
+def test_further_draws_are_baselines(name):
+    family = "random-mlps" if "mlps" in name else "random"
+    assert registry.baseline(name) == family
+    assert registry.scorer(name) is None
+    assert registry.mlps_only(name) == registry.mlps_only(family)
+    assert registry.budgeted(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["random-1", "random-0", "random-02", "random-", "random-mlps-1", "all-mlps-2", "random-2-mlps", "random-x"]
+)
+def test_other_names_are_no_draws(name):
+    assert registry.baseline(name) is None
+
+
 def python(code):
     """What a fresh Python prints."""
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
@@ -54,7 +86,7 @@ def test_sources_are_what_a_module_imports_at_any_depth():
         "edit/train.py",
         "edit/objectives.py",
         "artifacts.py",
-        "models/loading.py",
+        "models/model.py",
         "models/training.py",
     }
     assert direct | {"models/scoring.py", "models/components.py", "facts/text.py"} <= found
@@ -105,7 +137,41 @@ def test_every_measurement_file_tells_its_cell(default):
 def test_fact_lookup_is_needed_where_it_sets_the_budget(default):
     only = default.model_copy(update={"localizations": ["random-mlps"]})
     assert study.localizers(only) == ["fact-lookup"]
+    assert study.selections(only) == ["fact-lookup", "random-mlps"]
     fixed = only.model_copy(update={"localize": only.localize.model_copy(update={"budget": 0.1})})
     assert study.localizers(fixed) == []
+    assert study.selections(fixed) == ["random-mlps"]
     both = default.model_copy(update={"localizations": ["causal-tracing", "causal-tracing-mlps"]})
     assert study.localizers(both) == ["fact-lookup", "causal-tracing"]
+    unbudgeted = default.model_copy(update={"localizations": ["nonlocalized", "all-mlps"]})
+    assert study.localizers(unbudgeted) == []
+    assert study.selections(unbudgeted) == ["nonlocalized", "all-mlps"]
+
+
+def test_what_is_given_by_hand_needs_no_localizer(default):
+    layers = {"mine": {"mlps": [1]}, "fact-lookup": {"mlps": [2]}, "causal-tracing": {"attention": [3]}}
+    localize = LocalizeSettings(layers=layers)
+    names = ["random", "mine", "causal-tracing", "causal-tracing-mlps"]
+    mine = default.model_copy(update={"localizations": names, "localize": localize})
+    assert study.selections(mine) == ["fact-lookup", *names]
+    assert study.localizers(mine) == ["causal-tracing"]
+    assert [name for name in study.selections(mine) if localize.follows_lookup(name)] == [
+        "random",
+        "causal-tracing-mlps",
+    ]
+
+
+@pytest.mark.parametrize("name", ["attribution-patching", "integrated-gradients-mlps"])
+def test_estimates_from_gradients_come_with_what_they_estimate(default, name):
+    estimated = default.model_copy(update={"localizations": ["nonlocalized", name]})
+    gradients = ["attribution-patching", "integrated-gradients"]
+    own = name.removesuffix("-mlps")
+    others = [other for other in gradients if other != own]
+    assert study.localizers(estimated) == ["fact-lookup", own, *others, "activation-patching"]
+
+
+def test_a_study_without_edits_measures_the_base_model_alone(default):
+    bare = default.model_copy(update={"objectives": [], "attacks": []})
+    assert {study.cell_of(path).localization for path in study.measurement_files(bare)} == {study.BASE}
+    assert len(study.targets(bare, "selection/{localization}.json")) == len(default.localizations)
+    assert study.targets(bare, "edits/{localization}/{objective}", "attacks/{attack}/{localization}") == []

@@ -1,15 +1,15 @@
 """From scores to what an edit may train. Torch-free.
 
-select          a localization's name -> Selection
-lookup_layers   fact lookup's layers, and how often each would be among them
-rise            the rule: the layers over which a probe curve rises
-rank            components by their effect
-fill            the first components of a ranking that make up a budget
+select      a localization's name -> Selection
+candidates  what a localization chooses among
+ranker      how its scores put them in order
+fill        the first components of a ranking that make up a budget
+
+The rules by which fact lookup takes its layers are in `lookup_rules`.
 """
 
 import random
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,15 +17,15 @@ import pandas as pd
 
 from mechunlearn.artifacts import Component, Selection
 from mechunlearn.config import LocalizeSettings
-from mechunlearn.errors import ConfigError, FactError
-from mechunlearn.models.components import MATRICES, Inventory
-from mechunlearn.registry import BASELINES
+from mechunlearn.errors import ConfigError
+from mechunlearn.localize.lookup_rules import effects_of, lookup_layers, mean_over_runs
+from mechunlearn.models.components import KINDS, Inventory
+from mechunlearn.registry import baseline, mlps_only
 
-# The rise begins where the curve has covered BEGIN of its way from chance to its top, goes on as long as a layer
-# within REACH is better by a one-sided paired test at 5% (z > CRITICAL), and takes in one layer more. These values
-# return the published layers from the published curves of all three models; see docs/decisions.md.
-BEGIN, REACH, CRITICAL = 0.36, 2, 1.645
-RESAMPLES = 500
+# The kinds of scores that make up a component's effect; as published also those of what goes into it.
+OUTPUTS = {"attention": ("head",), "mlp": ("mlp",)}
+PUBLISHED = {"attention": ("head", "q", "k", "v"), "mlp": ("mlp", "mlp-in")}
+PATHS = {"mlp": ("lookup",)}
 
 
 def select(
@@ -37,134 +37,156 @@ def select(
 ) -> Selection:
     """The components that a localization trains.
 
-    scores   of the localizer that it ranks; None for a baseline
-    lookup   fact lookup's selection, which sets the budget and how many MLPs random-mlps draws
+    scores   of the localizer that it selects by; None for a baseline and what is given by hand
+    lookup   fact lookup's selection, where it sets the budget
+
+    Raises ConfigError for components that the model does not have and for a budget too small for any, FactError
+    where fact lookup finds none.
     """
-    total = sum(layout.parameters(component) for component in layout.all(*MATRICES))
+    total = layout.parameters(*layout.all(*KINDS))
 
-    def selected(components: list[Component], budget: int, **details: Any) -> Selection:
-        count = sum(layout.parameters(component) for component in components)
-        if not components:
-            raise ConfigError(
-                f"localize.budget is {budget} parameters, too few for any part of {localization}; "
-                f"one neuron of this model has {layout.parameters(Component(0, 'mlp', 1))}."
-            )
-        for part in components:
-            if part.neurons is not None:
-                details["part"] = part.neurons / layout.width(part.layer)
-        return Selection(localization, components, count, budget, total, details)
+    def selected(components: list[Component], budget: int | None = None, **details: Any) -> Selection:
+        count = layout.parameters(*components)
+        parts = [component.neurons / layout.width for component in components if component.neurons is not None]
+        details |= {"part": parts[0]} if parts else {}
+        return Selection(localization, components, count, count if budget is None else budget, total, details)
 
+    if localization in settings.layers:
+        return selected(_by_hand(localization, layout, settings), rule="by hand")
     if localization == "fact-lookup":
         assert scores is not None
-        by_hand = settings.probes.layers
-        details: dict[str, Any] = (
-            {"rule": "by hand", "layers": by_hand} if by_hand else lookup_layers(scores, settings.seed)
-        )
-        components = [Component(layer, "mlp") for layer in details["layers"]]
-        if any(component.layer not in range(layout.layers) for component in components):
-            raise ConfigError(
-                f"localize.probes.layers is {settings.probes.layers}; the model has layers 0 to {layout.layers - 1}."
-            )
-        count = sum(layout.parameters(component) for component in components)
-        return selected(components, count, **details)
+        details = lookup_layers(scores, settings)
+        return selected([Component(layer, "mlp") for layer in details["layers"]], **details)
     if localization in ("all-mlps", "nonlocalized"):
-        components = layout.all(*(("mlp",) if localization == "all-mlps" else MATRICES))
-        return selected(components, sum(layout.parameters(component) for component in components))
+        return selected(layout.all("mlp") if mlps_only(localization) else layout.all(*KINDS))
     budget = _budget(settings.budget, total, lookup)
-    if localization in BASELINES:
-        layers = random.Random(f"random-mlps-{settings.seed}").sample(range(layout.layers), layout.layers)
-        ranking = [Component(layer, "mlp") for layer in layers]
+    if baseline(localization):
+        among = candidates(localization, layout, settings)
+        ranking = random.Random(f"{localization}-{settings.seed}").sample(among, len(among))
     else:
         assert scores is not None
-        kinds = ("mlp",) if localization.endswith("-mlps") else tuple(MATRICES)
-        ranking = rank(scores, kinds, settings.tracing.head_sum)
-    return selected(fill(ranking, layout, budget), budget, ranking=[f"{c.kind} {c.layer}" for c in ranking])
+        effects, rank = ranker(localization, layout, settings, scores)
+        ranking = rank(mean_over_runs(effects))
+    components = fill(ranking, layout, budget, settings.protocol)
+    if not components:
+        raise ConfigError(
+            f"localize.budget is {budget} parameters, too few for any part of {localization}; "
+            f"one neuron of this model has {layout.parameters(Component(0, 'mlp', 1))}."
+        )
+    return selected(components, budget, ranking=[_label(component) for component in ranking])
 
 
-def rank(scores: pd.DataFrame, kinds: Sequence[str], head_sum: str) -> list[Component]:
-    """Components by the size of their effect, averaged over facts; an attention block's effect is its heads' sum.
+def candidates(localization: str, layout: Inventory, settings: LocalizeSettings) -> list[Component]:
+    """What a localization chooses among: MLPs alone, or attention too, as blocks or head by head."""
+    if mlps_only(localization):
+        return layout.all("mlp")
+    if settings.granularity == "blocks":
+        return layout.all(*KINDS)
+    places = [(layer, head) for layer in range(layout.layers) for head in range(layout.heads)]
+    return [*(Component(layer, "attention", head=head) for layer, head in places), *layout.all("mlp")]
 
-    head_sum   `absolute`: a head counts by the size of its mean effect; `signed`: heads of opposite sign cancel
+
+def ranker(
+    localization: str, layout: Inventory, settings: LocalizeSettings, scores: pd.DataFrame
+) -> tuple[pd.DataFrame, Callable[[np.ndarray], list[Component]]]:
+    """The effects that a localization reads, and how they rank its candidates, largest first.
+
+    The effects have a row for each run and fact; the ranking takes them averaged over runs, (facts, columns), so that
+    a part of the facts or a single run can be ranked too. Corrected, a component counts by the sum of its parts'
+    absolute mean effects; published, by the absolute sum of its parts' mean effects, in which they may cancel. Path
+    patching counts effects with their sign.
     """
-    means = scores.groupby(["layer", "kind", "head"], as_index=False).effect.mean()
-    if head_sum == "absolute":
-        means = means.assign(effect=means.effect.abs())
-    means = means.assign(kind=means.kind.replace({"head": "attention"}))
-    effects = means.groupby(["layer", "kind"]).effect.sum().abs()
-    effects = effects[effects.index.get_level_values("kind").isin(kinds)]
-    ordered = effects.sort_values(ascending=False, kind="stable").index
-    return [Component(int(layer), str(kind)) for layer, kind in ordered]
+    by_path, published = localization == "path-patching", settings.protocol == "published"
+    parts = PATHS if by_path else PUBLISHED if published else OUTPUTS
+    among = candidates(localization, layout, settings)
+    effects = effects_of(scores, *(part for kind in {component.kind for component in among} for part in parts[kind]))
+    columns: dict[Any, int] = {column: place for place, column in enumerate(effects.columns)}
+    places = [[columns[part] for part in _parts(component, layout, parts) if part in columns] for component in among]
+    members = np.zeros((len(among), len(columns)))
+    for row, place in enumerate(places):
+        members[row, place] = 1
+
+    def rank(found: np.ndarray) -> list[Component]:
+        means = np.nanmean(found, axis=0)
+        sizes = members @ means if by_path else abs(members @ means) if published else members @ abs(means)
+        return [among[place] for place in np.argsort(-sizes, kind="stable") if places[place]]
+
+    return effects, rank
 
 
-def fill(ranking: Sequence[Component], layout: Inventory, budget: int) -> list[Component]:
+def fill(
+    ranking: Sequence[Component],
+    layout: Inventory,
+    budget: int,
+    protocol: str = "corrected",
+    sizes: dict[tuple[Component, bool], int] | None = None,
+) -> list[Component]:
     """Components in order of rank while they fit; then neurons of the best MLPs left, until the budget is used up.
 
-    An attention block is taken whole or not at all, and one that does not fit ends the whole picks: what follows
-    are the best ranked MLPs that have not been taken, the last of them in part. So the count is within one neuron
-    of the budget wherever the ranking has an MLP to spare.
+    An attention block or head is taken whole or not at all, and one that does not fit ends the whole picks: what
+    follows are the best ranked MLPs that have not been taken, the last of them in part. So the count is within one
+    neuron of the budget wherever the ranking has an MLP to spare. Published, the component that crosses the budget is
+    taken whole and is the last.
+
+    Heads of a group share keys and values, which count once. `sizes` remembers from call to call what it counted.
     """
     chosen: list[Component] = []
-    left = budget
+    left, sizes, groups = budget, {} if sizes is None else sizes, set[tuple[int, int]]()
     for component in ranking:
-        if layout.parameters(component) > left:
+        group = None if component.head is None else (component.layer, component.head * layout.kv_heads // layout.heads)
+        key = component, group in groups
+        if key not in sizes:
+            beside = [other for other in chosen if other.layer == component.layer and other.head is not None]
+            sizes[key] = layout.parameters(*beside, component) - layout.parameters(*beside)
+        more = sizes[key]
+        if left <= 0 or (more > left and protocol == "corrected"):
             break
         chosen.append(component)
-        left -= layout.parameters(component)
+        left -= more
+        if group:
+            groups.add(group)
+    if protocol == "published":
+        return chosen
     for part in [component for component in ranking if component.kind == "mlp" and component not in chosen]:
-        width = layout.width(part.layer)
-        neurons = min(width, left * width // layout.parameters(part))
-        if neurons:
-            chosen.append(part if neurons == width else Component(part.layer, "mlp", neurons))
-            left -= layout.parameters(chosen[-1])
+        neurons = min(layout.width, left * layout.width // layout.parameters(part))
+        if neurons == 0:
+            break
+        chosen.append(part if neurons == layout.width else Component(part.layer, "mlp", neurons))
+        left -= layout.parameters(chosen[-1])
     return chosen
 
 
-def rise(right: np.ndarray, chance: float) -> tuple[int, int]:
-    """The first and last layer over which a probe's accuracy rises.
-
-    right   (layers, facts), True where the probe of that layer is right about that fact
-    chance  accuracy of always answering the commonest answer
-
-    Raises FactError where the curve's top is not above chance, by a one-sided test at 5%.
-    """
-    accuracy = right.mean(1)
-    if accuracy.max() - chance <= CRITICAL * (chance * (1 - chance) / right.shape[1]) ** 0.5:
-        raise FactError(
-            f"fact lookup finds no layer: over {right.shape[1]} facts the probe is right for at most "
-            f"{accuracy.max():.2f}, and always giving the commonest answer for {chance:.2f}. "
-            "localize.probes.layers can name the layers by hand."
-        )
-    threshold = chance + BEGIN * (accuracy.max() - chance)
-    first = last = int(np.argmax(accuracy >= threshold))
-    while any(_better(right[last], right[later]) for later in range(last + 1, min(last + 1 + REACH, len(right)))):
-        last += 1
-    return first, min(last + 1, len(right) - 1)
+def _parts(component: Component, layout: Inventory, parts: Mapping[str, Sequence[str]]) -> Iterator[tuple]:
+    """(layer, kind, head) of the scores that make up a component."""
+    for kind in parts[component.kind]:
+        count = layout.kv_heads if kind in ("k", "v") else layout.heads
+        if component.kind == "mlp":
+            heads = range(-1, 0)
+        elif component.head is None:
+            heads = range(count)
+        else:
+            own = component.head * count // layout.heads
+            heads = range(own, own + 1)
+        yield from ((component.layer, kind, head) for head in heads)
 
 
-def _better(before: np.ndarray, after: np.ndarray) -> bool:
-    """Is `after` right more often? McNemar's test without continuity correction."""
-    gained, lost = int((after & ~before).sum()), int((before & ~after).sum())
-    return gained > lost and (gained - lost) / (gained + lost) ** 0.5 > CRITICAL
-
-
-def lookup_layers(scores: pd.DataFrame, seed: int) -> dict[str, Any]:
-    """The layers over which the name's probe rises, and how often each would be among them.
-
-    `frequency` holds, for every layer, the share of RESAMPLES bootstrap draws of the facts (out-of-fold predictions
-    kept) in which the rule takes that layer; draws without a rise take none.
-    """
-    probes = scores[scores.kind == "probe-subject"]
-    right = probes.pivot(index="layer", columns="fact", values="effect").to_numpy() > 0.5
-    chance = float(scores[scores.kind == "chance"].effect.iloc[0])
-    first, last = rise(right, chance)
-    draws = np.random.default_rng(seed).integers(0, right.shape[1], (RESAMPLES, right.shape[1]))
-    taken = np.zeros(len(right))
-    for draw in draws:
-        with suppress(FactError):
-            begin, end = rise(right[:, draw], chance)
-            taken[begin : end + 1] += 1 / RESAMPLES
-    layers = list(range(first, last + 1))
-    return {"rule": "rise", "layers": layers, "chance": chance, "frequency": [round(float(x), 3) for x in taken]}
+def _by_hand(localization: str, layout: Inventory, settings: LocalizeSettings) -> list[Component]:
+    """The components that the configuration names."""
+    given = settings.layers[localization]
+    layers = {"mlps": given.mlps, "attention": given.attention, "heads": [layer for layer, _ in given.heads]}
+    heads = [head for _, head in given.heads]
+    checks = [(key, "layer", numbers, layout.layers) for key, numbers in layers.items()]
+    for key, what, numbers, count in [*checks, ("heads", "head", heads, layout.heads)]:
+        if max(numbers, default=0) >= count:
+            raise ConfigError(
+                f"localize.layers.{localization}.{key} names {what} {max(numbers)}; "
+                f"the model has {what}s 0 to {count - 1}."
+            )
+    return [
+        *(Component(layer, "mlp") for layer in given.mlps),
+        *(Component(layer, "attention") for layer in given.attention),
+        *(Component(layer, "attention", head=head) for layer, head in given.heads),
+    ]
 
 
 def _budget(budget: str | float | int, total: int, lookup: Selection | None) -> int:
@@ -172,3 +194,10 @@ def _budget(budget: str | float | int, total: int, lookup: Selection | None) -> 
         assert lookup is not None
         return lookup.parameters
     return round(total * budget) if isinstance(budget, float) else int(budget)
+
+
+def _label(component: Component) -> str:
+    """`mlp 3`, `attention 3`, or `head 3.0`: the first head of layer 3."""
+    if component.head is None:
+        return f"{component.kind} {component.layer}"
+    return f"head {component.layer}.{component.head}"
