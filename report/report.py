@@ -16,10 +16,10 @@
 # A language model knows facts: ask it for an athlete's sport and it answers. Suppose a fact must go. One can train the
 # model to answer something else, but the old fact may survive inside: it comes back when the question is put another
 # way, or after a little more training. *Mechanistic Unlearning* (Guo et al., ICML 2025) claims that it depends on
-# **where** the model is edited: train only the layers that look facts up, and they stay gone. This report puts that
-# claim to the test.
+# **where** the model is edited: train only the layers that look facts up, and they stay gone.
 
 # %%
+from collections import Counter
 from importlib import import_module
 from pathlib import Path
 
@@ -29,7 +29,7 @@ from IPython.display import HTML, display
 from mechunlearn import artifacts, registry, report, timing
 from mechunlearn import study as layout
 from mechunlearn.config import validate_study
-from mechunlearn.figures import data, html, tables, words
+from mechunlearn.figures import agreement, data, html, planted, tables, words
 
 # %% tags=["parameters"]
 CONFIG = None  # a study as JSON; None: the default study
@@ -41,7 +41,12 @@ folder = layout.RESULTS / study.study
 claims = artifacts.read_json(folder / "claims.json")
 metrics = data.read_metrics(folder / "metrics.csv")
 level = f"{study.report.confidence:.0%}"
-cells = [(model, task) for model in study.models for task in study.tasks]
+cells = layout.pairs(study)
+hidden = {model: settings.planted for model, settings in study.models.items() if settings.planted}
+shown = [(model, task) for model, task in cells if model not in hidden]
+path = folder / "planted.csv"
+ranks = artifacts.read_table(path, artifacts.PLANTED_COLUMNS) if path.is_file() else None
+edits = bool(study.objectives)
 
 
 def part(model, task):
@@ -61,10 +66,37 @@ def several(objective):
     return objective if len(study.objectives) > 1 else ""
 
 
+def figures(model, task, names):
+    """Pictures of figures that have something to show; what the others say instead goes to the limits."""
+    global number
+    home, rows, pictures = layout.home(study.study, model, task), part(model, task), []
+    for name in names:
+        module = import_module(registry.methods("figure")[name])
+        found, seen = module.caption(home, rows, level)
+        if seen:
+            number += 1
+            pictures.append(html.picture(home / f"figures/{name}.svg", titled(module.TITLE), found, seen))
+        elif model not in hidden:
+            absent.append(found)
+    return pictures
+
+
+def titled(title):
+    return f"Figure {number}. {title}" + ("" if title.endswith("?") else ".")
+
+
+number, absent = 0, []
+
 # %%
+AIM = (
+    "This report puts that claim to the test."
+    if edits
+    else "Nothing is edited here: this report asks where the methods point, and how far they can be trusted."
+)
 show(
+    f"<p>{AIM}</p>",
     f'<p class="subtitle">Study <strong>{html.safe(study.study)}</strong>: {html.safe(words.listing(study.models))}, '
-    f"{html.safe(words.listing(study.tasks))}.</p>"
+    f"{html.safe(words.listing(study.tasks))}.</p>",
 )
 
 # %% [markdown]
@@ -85,84 +117,120 @@ for model, task in cells:
             tables.claims(found),
         )
         told = True
+if ranks is not None:
+    show(f'<p class="{"" if edits else "lead"}">{html.safe(planted.answer(ranks))}</p>')
+if not edits:
+    for model, task in shown:
+        chosen = agreement.measured(layout.home(study.study, model, task), part(model, task))
+        show(heading(model, task), f"<p>{html.safe(agreement.between(chosen))}</p>" if len(chosen) > 1 else "")
 
 # %% [markdown]
 # ## What was done
 
 # %%
-for model, task in cells:
+seeds = f"{len(study.seeds)} random seed{'s' if len(study.seeds) > 1 else ''}"
+attacked = (
+    f"Then an attacker trains the edited model on the true answers of half of the forgotten facts, for up to "
+    f"{study.relearn.steps[-1]} steps, and asks for the other half."
+    if "relearn" in study.attacks
+    else ""
+)
+located = f"""<li><strong>Localization.</strong> Each method below names the part of the model that
+{"may change" if edits else "an edit would train"}. A model is a stack of layers, each an attention block (moves
+information between words) and an MLP (looks information up). {html.safe(tables.methods(layout.localizers(study)))}
+Other rows are for comparison.</li>"""
+for model, task in shown:
     home = layout.home(study.study, model, task)
     facts = artifacts.read_facts(home / "facts.parquet")
-    count = {role: sum(fact.role == role for fact in facts) for role in {fact.role for fact in facts}}
-    known = len(facts) - count.get("unknown", 0)
-    seeds = f"{len(study.seeds)} random seed{'s' if len(study.seeds) > 1 else ''}"
+    count = Counter(fact.role for fact in facts)
     formats = "; ".join(words.elicitation(name).lower() for name in data.elicitations(part(model, task)))
-    attacked = (
-        f"Then an attacker trains the edited model on the true answers of half of the forgotten facts, for up to "
-        f"{study.relearn.steps[-1]} steps, and asks for the other half."
-        if "relearn" in study.attacks
-        else ""
-    )
+    known = f"""<li><strong>Facts.</strong> The model was asked {len(facts):,} facts and knows
+{len(facts) - count["unknown"]:,} of them: its first guess is right and gets more than {study.screen.threshold:.0%} of
+the probability."""
+    steps = [f"{known} The methods see only these.</li>", located]
+    if edits:
+        steps = [
+            f"""{known} Of these, {count["forget"]} are to be forgotten: each gets a new, wrong answer.
+{count["maintain-train"]} others help the training to leave everything else alone; {count["maintain-test"]} more are
+never trained on, only measured, to see what was kept.</li>""",
+            located,
+            f"""<li><strong>Edit.</strong> Only that part is trained, for {study.edit.steps} steps, towards the new
+answers ({seeds}).</li>""",
+            f"""<li><strong>Test.</strong> The edited model is asked again, in the wording it was trained on and in
+others: {formats}. {attacked}</li>""",
+        ]
+    selected = tables.localizations(data.selections(home, part(model, task)))
+    show(heading(model, task), '<ol class="steps">', *steps, "</ol>", selected)
+if hidden:
+    layers = words.listing(sorted({str(layer) for _, layer in hidden.values()}, key=int))
     show(
-        heading(model, task),
-        f"""<ol class="steps">
-<li><strong>Facts.</strong> The model was asked {len(facts):,} facts and knows {known:,} of them: its first guess is
-right and gets more than {study.screen.threshold:.0%} of the probability. Of these, {count.get("forget", 0)} are to be
-forgotten: each gets a new, wrong answer. {count.get("maintain-train", 0)} others help the training to leave
-everything else alone; {count.get("maintain-test", 0)} more are never trained on, only measured, to see what was
-kept.</li>
-<li><strong>Localization.</strong> Each method below names the part of the model that may change. A model is a stack of
-layers, each an attention block (moves information between words) and an MLP (looks information up).
-Fact lookup reads the layers off a probe; causal tracing takes the parts whose activity brings a blurred answer back;
-the other rows are for comparison.</li>
-<li><strong>Edit.</strong> Only that part is trained, for {study.edit.steps} steps, towards the new answers
-({seeds}).</li>
-<li><strong>Test.</strong> The edited model is asked again, in the wording it was trained on and in others: {formats}.
-{attacked}</li>
-</ol>""",
-        tables.localizations(data.selections(home, part(model, task))),
+        f"""<p><strong>Planted facts.</strong> No one knows in which layer a model keeps a fact it has read; so we put
+some there. {study.planting.facts} fictitious athletes and their sports were trained into the MLP of one layer of a copy
+of {html.safe(words.listing(sorted({base for base, _ in hidden.values()})))}, and nothing else was changed; a copy
+each for the layers {layers}. Then every method was asked for the layer.
+{"" if shown or ranks is None else html.safe(tables.methods(list(ranks.localizer)))}</p>"""
     )
-show(
-    f"""<p><strong>How to read the numbers.</strong> “New answer” and “true answer” are probabilities among the possible
-answers, averaged over facts. 0.86 [0.79, 0.92] is a mean with its {level} interval, got by drawing the facts again and
-again at random (bootstrap); n is the number of facts. A way of asking counts only if the model, before any edit,
-gets at least {study.evaluate.gate:.0%} of the facts it knows right that way; a model that cannot use a format cannot
-show anything by failing in it.</p>"""
-)
-
-# %% [markdown]
-# ## What was found
+if edits:
+    show(
+        f"""<p><strong>How to read the numbers.</strong> “New answer” and “true answer” are probabilities among the
+possible answers, averaged over facts. 0.86 [0.79, 0.92] is a mean with its {level} interval, got by drawing the facts
+again and again at random (bootstrap); n is the number of facts. A way of asking counts only if the model, before any
+edit, gets at least {study.evaluate.gate:.0%} of the facts it knows right that way; a model that cannot use a format
+cannot show anything by failing in it.</p>"""
+    )
 
 # %%
-number = 0
-for model, task in cells:
-    home, rows = layout.home(study.study, model, task), part(model, task)
-    show(heading(model, task))
-    order = ["robustness", "relearning", "trade-off", "probe-curves", "localization-map"]
-    names = registry.methods("figure")
-    for name in sorted(names, key=lambda name: (order.index(name) if name in order else len(order), name)):
-        module, number = import_module(names[name]), number + 1
-        title = f"Figure {number}. {module.TITLE.rstrip('?')}{'?' if module.TITLE.endswith('?') else '.'}"
-        show(html.picture(home / f"figures/{name}.svg", title, *module.caption(home, rows, level)))
-
-# %% [markdown]
-# ## All results
-#
-# New answer, true answer: probabilities among the options. Says new, says true: how often that answer is the likeliest.
-# Kept: facts that should not change. n: forgotten facts, then kept facts.
+TRUST = {
+    "estimates": "Do estimates agree with what they estimate?",
+    "agreement": "Would a method choose the same again?",
+}
+ORDER = ["robustness", "relearning", "trade-off", "probe-curves", "localization-map", "tracing-map"]
+others = sorted(set(registry.methods("figure")) - {*ORDER, *TRUST})
+if shown:
+    show("<h2>What was found</h2>")
+for model, task in shown:
+    show(heading(model, task), *figures(model, task, [*ORDER, *others]))
 
 # %%
+asked, pictures = [], []
+if ranks is not None:
+    number += 1
+    asked.append("Do they find what was planted?")
+    pictures += [
+        html.picture(folder / "figures/planted.svg", titled(planted.TITLE), *planted.caption(ranks)),
+        tables.planted(ranks),
+    ]
+for model, task in shown:
+    own = {question: figures(model, task, [name]) for name, question in TRUST.items()}
+    if any(own.values()):
+        asked += [question for question, drawn in own.items() if drawn]
+        pictures += [heading(model, task), *(picture for drawn in own.values() for picture in drawn)]
+if pictures:
+    show(
+        "<h2>Can the methods be trusted?</h2>",
+        "<p>Methods that point to different layers cannot all be right, so they are tested themselves. "
+        f"{' '.join(dict.fromkeys(asked))}</p>",
+        *pictures,
+    )
+
+# %%
+if edits:
+    show(
+        "<h2>All results</h2>",
+        """<p>New answer, true answer: probabilities among the options. Says new, says true: how often that answer is
+the likeliest. Kept: facts that should not change. n: forgotten facts, then kept facts.</p>""",
+    )
 for model, task in cells:
     for objective in study.objectives:
         show(heading(model, task, several(objective)), tables.results(part(model, task), objective))
 
-# %% [markdown]
-# ## Beside the paper
-#
-# The paper's numbers are means over three models of 7 to 9 billion parameters and sets of 16 and 64 facts, with the
-# lowest and highest of these six where they are known. Its multiple choice is answered by letter.
-
 # %%
+if edits:
+    show(
+        "<h2>Beside the paper</h2>",
+        """<p>The paper's numbers are means over three models of 7 to 9 billion parameters and sets of 16 and 64 facts,
+with the lowest and highest of these six where they are known. Its multiple choice is answered by letter.</p>""",
+    )
 for model, task in cells:
     for objective in study.objectives:
         found = tables.published(part(model, task), objective, Path("report/published"), study.tasks[task].facts)
@@ -176,7 +244,7 @@ limits = []
 for model, task in cells:
     rows = part(model, task)
     where = f" ({model}, {task})" if len(cells) > 1 else ""
-    for name in data.elicitations(rows):
+    for name in data.elicitations(rows) if edits else []:
         if name not in data.counting(rows):
             limits.append(
                 f"{words.elicitation(name)} says nothing here{where}: before any edit the model gets only "
@@ -184,23 +252,34 @@ for model, task in cells:
                 f"{study.evaluate.gate:.2f} is needed."
             )
     base = data.base(rows, "p_true", "completion", "forget")
-    if base is not None:
+    if edits and base is not None:
         limits.append(
             f"Forgetting is measured on {base.n} facts{where}. Intervals cover the choice of facts, not the choice of "
             f"training runs: there {'is one seed' if len(study.seeds) == 1 else f'are {len(study.seeds)} seeds'}."
         )
+for model, task in [*shown, *[pair for pair in cells if pair[0] in hidden][:1]]:  # planted models saw as many
+    localizers = registry.ordered(registry.methods("localizer")) if model in hidden else layout.localizers(study)
+    seen = tables.facts_seen(layout.home(study.study, model, task), localizers)
+    limits.append(f"How many facts each method saw ({model}, {task}): {seen}.")
 missing = [name for name in registry.localizations() if name not in study.localizations]
-if missing:
+if missing and shown:
     limits.append(f"Not compared in this study: {words.listing(map(words.quoted, missing))}.")
-for model in study.models:
+if hidden:
+    limits.append(
+        "Planted facts are learned in a few steps of training and lie in one MLP by force; facts that a model has read "
+        "may be kept in another way, so a method that finds the one may miss the other."
+    )
+for name, (model, task) in {hidden.get(pair[0], pair)[0]: pair for pair in cells}.items():
     size = max(
         data.selections(layout.home(study.study, model, task), part(model, task)).values(), key=lambda s: s.total
     )
     limits.append(
-        f"{model} has {words.parameters(size.total)} parameters in attention and MLPs; the paper's models have 7 to 9 "
+        f"{name} has {words.parameters(size.total)} parameters in attention and MLPs; the paper's models have 7 to 9 "
         "billion. What holds for one need not hold for the other."
     )
-limits.append("The attacks are the ones listed; a stronger one may bring back what these did not.")
+limits += dict.fromkeys(absent)
+if edits:
+    limits.append("The attacks are the ones listed; a stronger one may bring back what these did not.")
 show("<ul>", *(f"<li>{html.safe(text)}</li>" for text in limits), "</ul>")
 
 # %% [markdown]

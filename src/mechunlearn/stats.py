@@ -1,6 +1,8 @@
 """Intervals over facts. Torch-free.
 
-interval   a mean and its bootstrap interval
+interval          a mean and its bootstrap interval
+resampled_means   means of many columns over facts drawn again
+central           the interval that holds the central part of what resampling gave
 """
 
 from functools import lru_cache
@@ -23,9 +25,25 @@ def interval(values: np.ndarray, samples: int, confidence: float, bounded: bool)
     if bounded and np.all(values == values[0]) and values[0] in (0.0, 1.0):
         width = 1 - tail ** (1 / len(values))
         return (mean, 0.0, width) if mean == 0 else (mean, 1 - width, 1.0)
-    means = values[_draws(len(values), samples)].mean(1)
-    low, high = np.quantile(means, [tail, 1 - tail])
-    return mean, float(low), float(high)
+    return mean, *central(values[_draws(len(values), samples)].mean(1), confidence)
+
+
+def resampled_means(values: np.ndarray, samples: int) -> np.ndarray:
+    """Means over facts drawn again and again: (facts, columns) -> (samples, columns).
+
+    Tables over as many facts get the same draws, so what is computed from two of them is paired by fact.
+    """
+    draws = _draws(len(values), samples)
+    often = np.zeros((samples, len(values)))
+    np.add.at(often, (np.arange(samples)[:, None], draws), 1)
+    return often @ values / len(values)
+
+
+def central(values: np.ndarray, confidence: float) -> tuple[float, float]:
+    """The quantiles between which the central part of the values lies."""
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(values, [tail, 1 - tail])
+    return float(low), float(high)
 
 
 @lru_cache(maxsize=32)

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from mechunlearn import artifacts, claims
+from mechunlearn import artifacts, claims, registry
 from mechunlearn import study as layout
 from mechunlearn.artifacts import Component, Selection
 from mechunlearn.config import Study, validate_study
-from mechunlearn.facts import Fact
+from mechunlearn.facts import sports
+from mechunlearn.localize.ranks import write_planted
 from mechunlearn.metrics import metrics
 
 MLP, ATTENTION, LAYERS, HEADS = 3000, 1000, 18, 4
@@ -38,22 +39,31 @@ def study(name: str = "made-up", localizations: tuple[str, ...] = (), **more: ob
 
 def build(made: Study) -> Path:
     """Write the study's files; returns the folder of the first model and task."""
-    for model in made.models:
-        artifacts.write_json(Path("models") / model / "model.json", {"source": "path:nowhere", "sha256": "0" * 64})
-        for task in made.tasks:
-            _cell(made, layout.home(made.study, model, task))
+    hidden = []
+    for model, settings in made.models.items():
+        artifacts.write_json(Path("models") / model / "model.json", {"source": settings.source, "sha256": "0" * 64})
+    for model, task in layout.pairs(made):
+        planted = made.models[model].planted
+        scores = _cell(made, layout.home(made.study, model, task), planted[1] if planted else 3)
+        if planted:
+            hidden.append((model, task, planted[1], scores))
+    if hidden:
+        write_planted(layout.RESULTS / made.study / "planted.csv", hidden)
     tables = {layout.cell_of(path): artifacts.read_measurements(path) for path in layout.measurement_files(made)}
     table = metrics(tables, made.evaluate, made.report)
     artifacts.write_table(layout.RESULTS / made.study / "metrics.csv", table)
     artifacts.write_json(layout.RESULTS / made.study / "claims.json", claims.check(table))
-    return layout.home(made.study, next(iter(made.models)), next(iter(made.tasks)))
+    return layout.home(made.study, *layout.pairs(made)[0])
 
 
-def _cell(made: Study, home: Path) -> None:
+def _cell(made: Study, home: Path, place: int) -> dict[str, pd.DataFrame]:
+    """The files of a model and task whose facts lie in the MLP of one layer; returns the scores."""
     roles = ["forget"] * FORGET + ["maintain-test"] * KEPT + ["maintain-train"] * KEPT + ["unknown"] * 20
-    facts = [Fact(f"fact {i}", f"fact {i}", "sport", "baseball", role=role) for i, role in enumerate(roles)]
+    facts = [sports.plays(f"fact {i}", "baseball").with_role(role) for i, role in enumerate(roles)]
     artifacts.write_facts(home / "facts.parquet", facts, [0.9] * len(facts), [1] * len(facts))
-    _scores(home)
+    scores = _scores(place)
+    for name, table in scores.items():
+        artifacts.write_table(home / f"scores/{name}.parquet", table)
     for name in made.localizations:
         artifacts.write_selection(home / "selection" / f"{name}.json", selection(name))
         for objective in made.objectives:
@@ -65,40 +75,67 @@ def _cell(made: Study, home: Path) -> None:
     artifacts.write_table(
         home / "measurements/base.parquet", _measure(made, "base", "base", made.evaluate.elicitations)
     )
+    return scores
 
 
 def selection(name: str) -> Selection:
-    """What each localization trains here; causal tracing takes half of layer 6's neurons."""
+    """What each localization trains here; causal tracing takes half of layer 6's neurons, attribution three heads."""
     every = [Component(layer, kind) for layer in range(LAYERS) for kind in ("attention", "mlp")]
     chosen = {
         "fact-lookup": [Component(layer, "mlp") for layer in (2, 3, 4)],
         "causal-tracing": [Component(3, "mlp"), Component(12, "attention"), Component(6, "mlp", 50)],
+        "attribution-patching": [Component(8, "mlp"), *(Component(5, "attention", head=head) for head in (0, 1, 3))],
         "all-mlps": [component for component in every if component.kind == "mlp"],
         "nonlocalized": every,
     }.get(name, [Component(layer, "mlp") for layer in (0, 7, 13)])
     sizes = {("mlp", None): MLP, ("mlp", 50): MLP // 2, ("attention", None): ATTENTION}
-    count = sum(sizes[component.kind, component.neurons] for component in chosen)
-    details = {"rule": "rise", "part": 0.5, "frequency": [0.0, 0.2, 0.9, 1.0, 0.6] + [0.0] * (LAYERS - 5)}
+    count = sum(sizes[part.kind, part.neurons] if part.head is None else ATTENTION // HEADS for part in chosen)
+    agreement = {"value": 0.6, "low": 0.4, "high": 0.9, "chance": 0.1}
+    rows = (
+        []
+        if registry.baseline(name)
+        else [{"what": "facts", "n": 8, **agreement}, {"what": "seeds", "n": 2, **agreement}]
+    )
+    details = {
+        "stability": rows,
+        "rule": "rise",
+        "part": 0.5,
+        "frequency": [0.0, 0.2, 0.9, 1.0, 0.6] + [0.0] * (LAYERS - 5),
+    }
     return Selection(name, chosen, count, 3 * MLP, LAYERS * (MLP + ATTENTION), details)
 
 
-def _scores(home: Path) -> None:
+def _scores(place: int) -> dict[str, pd.DataFrame]:
+    """Scores by localizer: the MLP of layer `place` stands out, but for attribution patching, which misses it."""
     rng = random.Random("scores")
-    traced = [
-        (f"fact {fact}", layer, kind, head, rng.gauss(0.05 if (kind, layer) == ("mlp", 3) else 0, 0.005))
+    parts = [("mlp", -1), ("mlp-in", -1), *((kind, head) for kind in ("head", "q") for head in range(HEADS))]
+    exact = [
+        (0, f"fact {fact}", layer, kind, head, "", rng.gauss(0.05 if (kind, layer) == ("mlp", place) else 0, 0.005))
         for fact in range(8)
         for layer in range(LAYERS)
-        for kind, head in [("mlp", -1), *(("head", head) for head in range(HEADS))]
+        for kind, head in parts
     ]
-    for name in ("causal-tracing", "attribution-patching"):
-        artifacts.write_table(home / f"scores/{name}.parquet", pd.DataFrame(traced, columns=artifacts.SCORE_COLUMNS))
-    probes = [("", -1, "chance", -1, 0.4)] + [
-        (f"fact {fact}", layer, kind, -1, float(rng.random() < (0.85 if layer > rise else 0.42)))
+    mapped = [  # which no ranking may take up
+        (0, f"fact {fact}", layer, kind, -1, position, rng.gauss(0.1, 0.05))
+        for fact in range(4)
+        for layer in range(LAYERS)
+        for kind in ("state", "mlp-window", "attention-window")
+        for position in ("first subject token", "last subject token", "last token")
+    ]
+    probes = [(0, "", -1, "chance", -1, "", 0.4)] + [
+        (0, f"fact {fact}", layer, kind, -1, "", float(rng.random() < (0.85 if layer > rise else 0.42)))
         for kind, rise in (("probe-subject", 3), ("probe-prompt", 9))
         for layer in range(LAYERS)
         for fact in range(60)
     ]
-    artifacts.write_table(home / "scores/fact-lookup.parquet", pd.DataFrame(probes, columns=artifacts.SCORE_COLUMNS))
+    rows = {
+        "fact-lookup": probes,
+        "causal-tracing": [row for row in exact if row[3] in ("mlp", "head")] + mapped,
+        "activation-patching": exact,
+        "attribution-patching": [(*row[:6], 0.0 if row[2:4] == (place, "mlp") else 0.8 * row[6]) for row in exact],
+        "integrated-gradients": [(*row[:6], 0.9 * row[6]) for row in exact],
+    }
+    return {name: pd.DataFrame(each, columns=artifacts.SCORE_COLUMNS) for name, each in rows.items()}
 
 
 def _measure(made: Study, localization: str, stage: str, elicitations: list[str]) -> pd.DataFrame:

@@ -14,15 +14,19 @@ from mechunlearn import registry
 from mechunlearn.figures import data, html, style, words
 
 FIGURES = sorted(registry.methods("figure"))
-SIX = ("fact-lookup", "causal-tracing", "causal-tracing-mlps", "random-mlps", "all-mlps", "nonlocalized")
+SEVEN = (
+    "fact-lookup", "attribution-patching", "causal-tracing", "causal-tracing-mlps", "random-mlps", "all-mlps",
+    "nonlocalized",
+)  # fmt: skip
+BY_HAND = {"mine": {"mlps": [2, 3], "heads": [[5, 0]]}}
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """The folder and metrics of a made-up study of six localizations."""
+    """The folder and metrics of a made-up study of seven localizations."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("study"))
-        home = build(study("made-up", SIX)).absolute()
+        home = build(study("made-up", SEVEN)).absolute()
         return home, data.read_metrics("results/made-up/metrics.csv", "tiny", home.name)
 
 
@@ -54,7 +58,8 @@ def test_every_figure_fits_its_page(drawn, name):
 def test_robustness_has_a_bar_for_every_localization_and_counting_format(drawn):
     panels = drawn("robustness").axes
     formats = ["completion", "question", "profession", "famous", "choice-text"]
-    assert [len(axes.patches) - 1 for axes in panels] == [len(SIX) * len(formats)] * 2  # one patch greys the gated slot
+    bars = [len(axes.patches) - 1 for axes in panels]  # one patch greys the gated slot
+    assert bars == [len(SEVEN) * len(formats)] * 2
     assert all([text.get_text() for text in axes.texts] == ["n/a\n(base 0.27)"] for axes in panels)
 
 
@@ -71,18 +76,18 @@ def test_relearning_has_a_line_for_every_localization_through_every_step(drawn):
     unseen, trained = drawn("relearning").axes
     for axes in (unseen, trained):
         lines = [line for line in axes.lines if not str(line.get_label()).startswith("_")]
-        assert [line.get_label() for line in lines] == [words.localization(name) for name in SIX]
+        assert [line.get_label() for line in lines] == [words.localization(name) for name in SEVEN]
         assert all(len(line.get_xdata()) == 3 for line in lines)
     names = {text.get_text() for text in unseen.texts}
-    assert names >= {words.short(name) for name in (*SIX, "base")}
+    assert names >= {words.short(name) for name in (*SEVEN, "base")}
 
 
 def test_trade_off_has_a_point_for_every_localization(drawn):
     plane, rows = drawn("trade-off").axes
     assert [line.get_label() for line in plane.lines if not str(line.get_label()).startswith("_")] == [
-        words.localization(name) for name in SIX
+        words.localization(name) for name in SEVEN
     ]
-    assert [label.get_text() for label in rows.get_yticklabels()] == [words.localization(name) for name in SIX]
+    assert [label.get_text() for label in rows.get_yticklabels()] == [words.localization(name) for name in SEVEN]
 
 
 def test_the_map_marks_every_selected_component(drawn):
@@ -90,9 +95,12 @@ def test_the_map_marks_every_selected_component(drawn):
     axes = next(axes for axes in figure.axes if axes.get_xlabel() == "Layer")
     outlines = [patch for patch in axes.patches if isinstance(patch, Rectangle) and not patch.get_fill()]
     dots = [line for line in axes.lines if line.get_marker() == "o"]
-    chosen = [component for name in SIX for component in selection(name).components]
+    chosen = [component for name in SEVEN for component in selection(name).components]
     assert len(outlines) == sum(component.kind == "mlp" for component in chosen)
     assert len(dots) == sum(component.kind == "attention" for component in chosen)
+    heads = [float(dot.get_xdata()[0]) for dot in dots if dot.get_markersize() < 5]
+    assert [round(place) for place in heads] == [5, 5, 5]  # three heads of one layer, side by side
+    assert len(set(heads)) == 3
     widths = {round(patch.get_width(), 2) for patch in axes.patches if patch.get_fill()}
     assert widths == {0.76, 0.38}  # whole MLPs, and the half one
 
@@ -114,6 +122,21 @@ def test_what_a_study_lacks_is_said_not_drawn(tmp_path, monkeypatch, name):
     assert figure.texts[0].get_text().startswith("This study has no")
 
 
+def test_a_study_without_edits_shows_where_each_method_points(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    made = study("only", ("fact-lookup", "random-2", "mine"), objectives=[], attacks=[], localize={"layers": BY_HAND})
+    home = build(made)
+    metrics = data.read_metrics("results/only/metrics.csv", "tiny", home.name)
+    figure = registry.load("figure", "localization-map")(home, metrics)
+    axes = next(axes for axes in figure.axes if axes.get_xlabel() == "Layer")
+    labels = [label.get_text() for label in axes.get_yticklabels()]
+    assert labels == ["Fact lookup", "Random components, draw 2", "mine"]
+    for name in FIGURES:
+        module = import_module(registry.methods("figure")[name])
+        registry.load("figure", name)(home, metrics)
+        assert module.caption(home, metrics, "95%")[0]
+
+
 @pytest.mark.parametrize("name", FIGURES)
 def test_captions_state_n_and_the_interval(made, name):
     found, seen = import_module(registry.methods("figure")[name]).caption(*made, "95%")
@@ -126,7 +149,7 @@ def test_captions_speak_of_a_difference_only_where_its_interval_leaves_zero(made
     _, metrics = made
     where = {"stage": "edited", "elicitation": "completion", "role": "forget"}
     sentence = words.contrast(metrics, "p_new", **where)
-    assert "lower for “Causal tracing”" in sentence
+    assert re.search("lower for .*“Causal tracing”", sentence)
     wide = metrics.assign(low=-1.0, high=1.0)
     assert "lower" not in words.contrast(wide, "p_new", **where)
 
@@ -140,9 +163,23 @@ def test_labels_keep_their_distance_and_their_order():
     assert places[0] < places[2] < places[1]
 
 
-def test_every_localization_has_a_look_of_its_own():
-    looks = [style.look_of(name) for name in registry.localizations()]
-    assert len({look.color for look in looks}) == len({look.marker for look in looks}) == len(looks)
+def test_every_localization_of_up_to_sixteen_has_a_look_of_its_own():
+    known = registry.localizations()
+    for names in (known, [*known, "random-2", "gemma-7b-ct"], ["fact-lookup", *(f"mine-{i}" for i in range(15))]):
+        looks = style.looks(names).values()
+        for trait in ("color", "marker", "line", "hatch"):
+            assert len({str(getattr(look, trait)) for look in looks}) == len(names) <= 16, trait
+    assert len(style.looks([f"mine-{i}" for i in range(30)])) == 30
+    assert style.looks(known)["fact-lookup"] == style.looks(["mine", "fact-lookup"])["fact-lookup"]
+
+
+def test_names_by_hand_and_draws_are_readable():
+    assert words.localization("random-mlps-3") == "Random MLPs, draw 3"
+    assert words.localization("gemma-7b-ct") == "gemma-7b-ct"
+    assert all(words.localization(name) != name for name in registry.localizations())
+    names = ["mine", "random-mlps-12", "random-mlps-2", "nonlocalized", "random-mlps", "fact-lookup"]
+    ordered = ["fact-lookup", "random-mlps", "random-mlps-2", "random-mlps-12", "nonlocalized", "mine"]
+    assert registry.ordered(names) == ordered
 
 
 def test_words():

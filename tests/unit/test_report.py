@@ -10,6 +10,7 @@ from synthetic_study import build, study
 from typer.testing import CliRunner
 
 from mechunlearn import artifacts, registry
+from mechunlearn import study as layout
 from mechunlearn.cli import app
 from mechunlearn.errors import ArtifactError, UserError
 from mechunlearn.figures import data, html, tables
@@ -17,17 +18,18 @@ from mechunlearn.report import build as build_report
 from mechunlearn.report import execute
 
 ROOT = Path(__file__).parents[2]
+FIGURES = registry.methods("figure")
+PLANTED = {f"planted-{layer}": {"source": f"planted:tiny@{layer}"} for layer in (3, 7)}
 
 
 def complete(made):
     """A made-up study with stand-ins for its figures, and the paper's numbers where the notebook looks for them."""
     build(made)
-    for model in made.models:
-        for task in made.tasks:
-            home = Path("results") / made.study / model / task
-            for name in registry.methods("figure"):
-                with artifacts.atomic(home / "figures" / f"{name}.svg") as temporary:
-                    temporary.write_text("<svg/>")
+    folder = Path("results") / made.study
+    homes = [folder / model / task for model, task in layout.pairs(made)]
+    for path in [folder / "figures/planted.svg", *(home / f"figures/{name}.svg" for home in homes for name in FIGURES)]:
+        with artifacts.atomic(path) as temporary:
+            temporary.write_text("<svg/>")
     Path("report").symlink_to(ROOT / "report")
 
 
@@ -65,7 +67,7 @@ def test_the_page_loads_nothing_from_anywhere(page):
 def test_every_image_has_a_text(page):
     html_text, _ = page
     images = re.findall(r"<img [^>]*>", html_text)
-    assert len(images) == 4 * len(registry.methods("figure"))
+    assert len(images) == 4 * len(FIGURES)
     assert all(re.search(r'alt="[^"]{20,}', image) for image in images)
 
 
@@ -78,6 +80,71 @@ def test_the_page_shows_no_code(page):
 def test_formats_that_do_not_count_are_named_with_their_accuracy(page):
     text = text_of(page[0])
     assert re.search(r"Multiple choice, by letter\s+n/a: the base model is right for 0\.27", text)
+
+
+def test_a_study_that_only_localizes_has_a_report(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    made = study("only", objectives=[], attacks=[])
+    complete(made)
+    build_report(ROOT / "report/report.py", made, Path("report.html"), Path("report.ipynb"))
+    text = text_of(Path("report.html").read_text())
+    assert "MLPs 2–4" in text  # what fact lookup trains
+    assert artifacts.read_json("results/only/claims.json") == []
+    assert "Nothing is edited here" in text
+    assert "Two methods overlap by 0.22" in text
+    assert "(tiny, sports-athlete-16): fact lookup 60 and causal tracing 8 (4 of them token by token)." in text
+    assert text.count("This study has no edit.") == 1
+    for word in ("claims of the paper", "Beside the paper", "All results", "planted", "Forgetting is measured"):
+        assert word not in text
+
+
+def test_planted_models_are_told_together_and_folded_away_one_by_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tasks = {"real": {"facts": "sports", "forget": 16}, "made-up": {"facts": "planted", "forget": 16}}
+    models = {"tiny": {"source": "path:a"}, **PLANTED}
+    made = study("truth", ("causal-tracing", "attribution-patching"), models=models, tasks=tasks, objectives=[])
+    complete(made)
+    build_report(ROOT / "report/report.py", made, Path("report.html"), Path("report.ipynb"))
+    page = Path("report.html").read_text()
+    text = text_of(page)
+    best = "“Activation patching”, “Causal tracing” and “Integrated gradients” (mean rank 1.0 [1.0, 1.0], first in 2 of"
+    assert f"The layer in which facts were planted is ranked highest by {best} 2 models), lowest by " in text
+    assert "Can the methods be trusted?" in text
+    assert re.search(r"Figure \d+\. Which method finds the layer in which facts were planted\?", text)
+    assert "a copy of tiny, and nothing else was changed; a copy each for the layers 3 and 7" in " ".join(text.split())
+    assert re.findall("<summary>(planted.*?)</summary>", page) == [
+        "planted-3, made-up: facts planted in layer 3",
+        "planted-7, made-up: facts planted in layer 7",
+    ]
+    assert re.findall(r"Figure (\d+)\.", text) == [str(number) for number in range(1, text.count("Figure ") + 1)]
+
+
+def test_a_study_of_planted_models_alone_has_a_report(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    models = {"tiny": {"source": "path:a"}, **PLANTED}
+    tasks = {"made-up": {"facts": "planted", "forget": 16}}
+    made = study("truth", ("causal-tracing",), models=models, tasks=tasks, objectives=[], attacks=[])
+    complete(made)
+    build_report(ROOT / "report/report.py", made, Path("report.html"), Path("report.ipynb"))
+    text = text_of(Path("report.html").read_text())
+    assert "causal tracing takes the parts" in text
+    assert "The model was asked" not in text
+    assert "tiny has 72.0 k parameters" in text
+
+
+def test_figures_that_have_nothing_to_show_are_named_among_the_limits(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    made = study("quiet", ("random", "all-mlps"), attacks=[])
+    complete(made)
+    for scores in Path("results").rglob("scores/*.parquet"):
+        scores.unlink()
+    build_report(ROOT / "report/report.py", made, Path("report.html"), Path("report.ipynb"))
+    html_text = Path("report.html").read_text()
+    limits = text_of(html_text).partition("Limits")[2]
+    for absent in ("relearning attack", "causal tracing by token", "estimate from gradients", "chosen from scores"):
+        assert f"This study has no {absent}" in limits.replace("localization that is chosen", "chosen")
+    assert "Can the methods be trusted?" not in html_text
+    assert "Can the methods be trusted?" in page[0]
 
 
 def test_a_failing_cell_is_one_sentence_and_leaves_the_old_report(tmp_path, monkeypatch):

@@ -47,8 +47,8 @@ def one(metrics: pd.DataFrame, metric: str, against: str = "", **where: str) -> 
 
 
 def localizations(metrics: pd.DataFrame) -> list[str]:
-    """Every localization measured, in the registry's order."""
-    return [name for name in registry.localizations() if name in set(metrics.localization)]
+    """Every localization measured, in the registry's order; those given by hand last."""
+    return registry.ordered(set(metrics.localization) - {BASE})
 
 
 def objectives(metrics: pd.DataFrame) -> list[str]:
@@ -84,8 +84,9 @@ def steps(metrics: pd.DataFrame) -> list[int]:
 
 
 def selections(results: Path, metrics: pd.DataFrame) -> dict[str, Selection]:
-    """What each localization trains. Raises ArtifactError."""
-    return {name: read_selection(results / "selection" / f"{name}.json") for name in localizations(metrics)}
+    """What each localization trains; all selections in a study without edits. Raises ArtifactError."""
+    names = localizations(metrics) or registry.ordered(path.stem for path in (results / "selection").glob("*.json"))
+    return {name: read_selection(results / "selection" / f"{name}.json") for name in names}
 
 
 def scores(results: Path, localizer: str) -> pd.DataFrame | None:
@@ -97,15 +98,15 @@ def scores(results: Path, localizer: str) -> pd.DataFrame | None:
 def tracings(results: Path, metrics: pd.DataFrame) -> dict[str, tuple[pd.DataFrame, int]]:
     """By localizer of components: its effects, layers x (attention, mlp), and the number of facts traced.
 
-    An effect is the size of the mean over facts; an attention block's is the sum of its heads' sizes, as the
+    An effect is the size of the mean over facts and runs; an attention block's is the sum of its heads' sizes, as the
     selection ranks them by default.
     """
-    needed = dict.fromkeys(registry.scorer(name) for name in localizations(metrics))
     found = {}
-    for name in needed:
-        table = scores(results, name) if name else None
-        if name is None or table is None or "mlp" not in set(table.kind):
+    for name in dict.fromkeys(filter(None, map(registry.scorer, selections(results, metrics)))):
+        table = scores(results, name)
+        if table is None or "mlp" not in set(table.kind):
             continue
+        table = table[table.kind.isin(["mlp", "head"])]
         means = table.groupby(["layer", "kind", "head"], as_index=False).effect.mean()
         means = means.assign(effect=means.effect.abs(), kind=means.kind.replace({"head": "attention"}))
         effects = means.groupby(["layer", "kind"]).effect.sum().unstack("kind")

@@ -1,5 +1,6 @@
 """Where each method looks: effects of every component, and what each localization may train."""
 
+from collections import Counter
 from pathlib import Path
 
 import pandas as pd
@@ -10,12 +11,16 @@ from matplotlib.patches import Patch, Rectangle
 
 from mechunlearn.artifacts import Selection
 from mechunlearn.figures import data, style, words
-from mechunlearn.registry import figure
+from mechunlearn.registry import budgeted, figure
 
 TITLE = "Where each method points"
 METHODS = {
     "causal-tracing": "the probability that the answer regains when causal tracing blurs the subject of the question "
     "and puts one component's clean output back",
+    "activation-patching": "how much of the answer is lost when one component's output comes from a question about "
+    "another subject",
+    "attribution-patching": "the same as activation patching, estimated from gradients",
+    "integrated-gradients": "the same as activation patching, estimated from gradients along the way",
 }
 PANEL, ROW = 0.95, 0.36  # inches
 
@@ -62,7 +67,7 @@ def caption(results: Path, metrics: pd.DataFrame, level: str = "95%") -> tuple[s
         shared = [
             f"{words.quoted(name)} shares {len(layers & {c.layer for c in selection.components if c.kind == 'mlp'})}"
             for name, selection in chosen.items()
-            if name not in ("fact-lookup", "all-mlps", "nonlocalized")
+            if budgeted(name)
         ]
         found.append(f"Of these {len(layers)} MLPs, {words.listing(shared)}." if shared else "")
     return " ".join(filter(None, found)), " ".join(seen)
@@ -98,10 +103,18 @@ def _effects(axes: Axes, side: Axes, name: str, effects: pd.DataFrame) -> None:
 
 
 def _selections(axes: Axes, side: Axes, chosen: dict[str, Selection], layers: int) -> None:
+    looks = style.looks(list(chosen))
     for row, (name, selection) in enumerate(chosen.items()):
-        color = style.look_of(name).color
+        color = looks[name].color
         axes.axhline(row + 0.5, color=style.FAINT, linewidth=0.8)
+        heads = Counter(component.layer for component in selection.components if component.head is not None)
+        drawn = Counter[int]()
         for component in selection.components:
+            if component.head is not None:  # side by side above their layer
+                drawn[component.layer] += 1
+                x = component.layer + 0.76 * (drawn[component.layer] / (heads[component.layer] + 1) - 0.5)
+                axes.plot(x, row - 0.26, "o", color=color, markersize=2.5)
+                continue
             if component.kind == "attention":
                 axes.plot(component.layer, row - 0.26, "o", color=color, markersize=5, markeredgecolor=style.INK)
                 continue
@@ -126,7 +139,7 @@ def _selections(axes: Axes, side: Axes, chosen: dict[str, Selection], layers: in
 def _key(drawing: Figure) -> None:
     whole = Patch(facecolor="#bbbbbb", edgecolor=style.INK, linewidth=0.8)
     block = Line2D([], [], marker="o", markeredgecolor=style.INK, markerfacecolor="#bbbbbb", linestyle="none")
-    labels = ["MLP (filled in part: so many neurons)", "attention block"]
+    labels = ["MLP (filled in part: so many neurons)", "attention block (small dots: single heads)"]
     drawing.legend([whole, block], labels, loc="outside lower center", ncols=2)
 
 

@@ -11,7 +11,7 @@ from mechunlearn.registry import figure
 from mechunlearn.stats import interval
 
 TITLE = "In which layers the model looks facts up"
-NONE = "This study has no fact lookup, so no probe was trained."
+NONE = "This study has no fact lookup by probes."
 KINDS = {
     "probe-subject": ("after the name alone", "#0072B2", "o", "-"),
     "probe-prompt": ("after the whole prompt", "#D55E00", "s", "--"),
@@ -94,11 +94,12 @@ def caption(results: Path, metrics: pd.DataFrame, level: str = "95%") -> tuple[s
 def curves(results: Path) -> tuple[pd.DataFrame, float] | None:
     """(kind, layer, value, low, high, n) of both probes, and chance; None where no probe was trained."""
     scores = data.scores(results, "fact-lookup")
-    if scores is None:
+    if scores is None or not scores.kind.isin(KINDS).any():
         return None
     rows = []
-    for (kind, layer), group in scores[scores.kind.isin(KINDS)].groupby(["kind", "layer"]):
-        value, low, high = interval(group.effect.to_numpy(dtype=float), 2000, 0.95, True)
+    facts = scores[scores.kind.isin(KINDS)].groupby(["kind", "layer", "fact"]).effect.mean()  # over runs
+    for (kind, layer), group in facts.groupby(["kind", "layer"]):
+        value, low, high = interval(group.to_numpy(dtype=float), 2000, 0.95, True)
         rows.append((kind, layer, value, low, high, len(group)))
     chance = float(scores[scores.kind == "chance"].effect.iloc[0])
     return pd.DataFrame(rows, columns=["kind", "layer", "value", "low", "high", "n"]), chance

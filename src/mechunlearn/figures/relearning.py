@@ -29,7 +29,7 @@ def draw(results: Path, metrics: pd.DataFrame) -> Figure:
                 suffix = f" ({objective})" if len(objectives) > 1 else ""
                 axes.set_title(PANELS[role] + suffix)
                 if role == "forget":
-                    _label(axes, ends)
+                    _label(axes, ends, style.looks(data.localizations(metrics)))
             row[0].set_ylabel("Probability of the true answer")
             row[1].set_ylabel("")
     return drawing
@@ -38,15 +38,17 @@ def draw(results: Path, metrics: pd.DataFrame) -> Figure:
 def _lines(axes: Axes, metrics: pd.DataFrame, objective: str, role: str, steps: list[int]) -> dict[str, float]:
     """Draw one panel; the last value of each localization."""
     names, ends = data.localizations(metrics), {}
+    looks = style.looks(names)
     span = max(steps[-1] - steps[0], 1)
+    apart = min(0.013, 0.13 / max(len(names), 1)) * span
     for place, name in enumerate(names):
         where = {"localization": name, "objective": objective, "elicitation": "completion", "role": role}
         rows = [data.one(metrics, "p_true", stage=f"relearned@{step}", **where) for step in steps]
         points = [(step, row) for step, row in zip(steps, rows, strict=True) if row is not None]
         if not points:
             continue
-        look = style.look_of(name)
-        dodge = (place - (len(names) - 1) / 2) * 0.013 * span
+        look = looks[name]
+        dodge = (place - (len(names) - 1) / 2) * apart
         x = [step + dodge for step, _ in points]
         axes.vlines(x, [row.low for _, row in points], [row.high for _, row in points], color=look.color, linewidth=1.2)
         axes.plot(
@@ -65,7 +67,7 @@ def _lines(axes: Axes, metrics: pd.DataFrame, objective: str, role: str, steps: 
     return ends
 
 
-def _label(axes: Axes, ends: dict[str, float]) -> None:
+def _label(axes: Axes, ends: dict[str, float], looks: dict[str, style.Look]) -> None:
     """Name each line at its right end, labels moved apart, a thin leader where one had to move."""
     places = style.spread(list(ends.values()), 0.065, 0.02, 1.0)
     for (name, value), place in zip(ends.items(), places, strict=True):
@@ -76,10 +78,10 @@ def _label(axes: Axes, ends: dict[str, float]) -> None:
         )  # fmt: skip
         text = words.localization(name).removesuffix(" (nonlocalized)")
         if name != "base":
-            look = style.look_of(name)
+            look = looks[name]
             axes.plot(
-                1.065, place, look.marker, color=look.color, transform=axes.get_yaxis_transform(), clip_on=False,
-                markeredgecolor=style.INK, markeredgewidth=0.5, label="_key",
+                1.065, place, marker=look.marker, color=look.color, transform=axes.get_yaxis_transform(),
+                clip_on=False, markeredgecolor=style.INK, markeredgewidth=0.5, label="_key",
             )  # fmt: skip
         axes.text(
             1.09 if name != "base" else 1.05,

@@ -42,9 +42,9 @@ def draw(results: Path, metrics: pd.DataFrame) -> Figure:
 
 def _bars(axes: Axes, metrics: pd.DataFrame, metric: str, objective: str, names: list[str], formats: list[str]) -> None:
     width = GROUP / len(names)
-    counts = set(data.counting(metrics))
+    counts, looks = set(data.counting(metrics)), style.looks(names)
     for place, name in enumerate(names):
-        look, first = style.look_of(name), True
+        look, first = looks[name], True
         for slot, elicitation in enumerate(formats):
             where = {"localization": name, "objective": objective, "stage": "edited", "role": "forget"}
             row = data.one(metrics, metric, elicitation=elicitation, **where)

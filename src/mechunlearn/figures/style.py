@@ -1,7 +1,7 @@
 """One look for all figures: safe for colour-blind readers, readable in grey, the same bytes every time. Torch-free.
 
 look      what matplotlib is told: `with look(): ...`
-LOOKS     colour, marker, line and hatch of each localization, the same in every figure
+looks     colour, marker, line and hatch of each localization of a study, the same in every figure
 canvas    an empty figure of the report's width
 nothing   a figure that says why there is none
 share_axis  a vertical axis from 0 to 1
@@ -19,7 +19,6 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mechunlearn import registry
 from mechunlearn.artifacts import atomic
 
 WIDTH = 8.4  # inches; the report's column
@@ -62,7 +61,7 @@ class Look(NamedTuple):
     """How one localization is drawn: an Okabe-Ito colour, and what tells it apart in grey."""
 
     color: str
-    marker: str
+    marker: Any
     line: Any
     hatch: str
 
@@ -77,8 +76,13 @@ LOOKS = {
     "random-mlps": Look("#009E73", "P", (0, (4, 2)), "++++"),
     "all-mlps": Look("#56B4E9", "X", (0, (8, 2)), "----"),
     "nonlocalized": Look("#707070", "*", (0, (2, 1)), "oo"),
+    "activation-patching": Look("#762A83", "p", (0, (7, 1.5, 1, 1.5)), "OO"),
+    "activation-patching-mlps": Look("#B69CD0", "h", (0, (1, 1)), ".."),
+    "integrated-gradients": Look("#7A1F2B", ">", (0, (5, 1, 1, 1, 1, 1)), "\\\\"),
+    "integrated-gradients-mlps": Look("#F4A582", "H", (0, (2, 2)), "xx"),
+    "path-patching": Look("#1B3A6B", "d", (0, (9, 1.5, 2, 1.5)), "//"),
 }
-SPARE = [Look("#8C510A", "h", "-", "**"), Look("#762A83", "p", "--", "OO"), Look("#7FBC41", "8", ":", "/o")]
+SPARE = [Look("#8C510A", "8", (0, (3, 1)), "**"), Look("#7FBC41", (4, 1, 0), (0, (6, 2)), "/o")]
 
 
 def look() -> AbstractContextManager[None]:
@@ -86,12 +90,14 @@ def look() -> AbstractContextManager[None]:
     return matplotlib.rc_context(RULES)
 
 
-def look_of(localization: str) -> Look:
-    """A localization's look; one that has none here (a user's own) gets a spare one by its place."""
-    if localization in LOOKS:
-        return LOOKS[localization]
-    others = [name for name in registry.localizations() if name not in LOOKS]
-    return SPARE[others.index(localization) % len(SPARE) if localization in others else -1]
+def looks(localizations: Sequence[str]) -> dict[str, Look]:
+    """The look of each localization of a study, one for each of up to sixteen.
+
+    A name that has none here (given by hand, or another draw) gets one that no other name of the study has.
+    """
+    free = [*SPARE, *(look for name, look in LOOKS.items() if name not in localizations)]
+    others = [name for name in localizations if name not in LOOKS]
+    return {name: LOOKS[name] if name in LOOKS else free[others.index(name) % len(free)] for name in localizations}
 
 
 def canvas(height: float) -> Figure:

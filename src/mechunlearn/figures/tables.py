@@ -3,7 +3,10 @@
 claims        each claim: verdict, sentence, the paper's value, ours
 answer        which localization holds best and worst, in sentences
 summary       how many claims were reproduced, in a sentence
+methods       what each localizer does, in a sentence
 localizations what each localization trains
+facts_seen    how many facts each localizer saw
+planted       how each localizer ranks the layer in which facts were planted
 results       per format and localization: new answer, true answer, what was kept
 published     the paper's values beside ours
 """
@@ -19,6 +22,7 @@ import pandas as pd
 from mechunlearn.artifacts import Selection, read_table
 from mechunlearn.claims import CLAIMS
 from mechunlearn.figures import data, html, words
+from mechunlearn.figures import planted as figure
 
 # What the paper's metric is called in report/published, and which of ours is the same thing.
 PUBLISHED = [
@@ -28,6 +32,14 @@ PUBLISHED = [
     ("maintain_accuracy", "Kept facts, training prompt", ("p_true", "completion", "maintain-test")),
     ("forget_accuracy_relearned_20", "True answer after relearning", ("p_true", "completion", "relearned")),
 ]
+METHODS = {
+    "fact-lookup": "fact lookup takes the MLPs that look facts up, read off a probe or off the paths to the answer",
+    "causal-tracing": "causal tracing takes the parts whose activity brings a blurred answer back",
+    "activation-patching": "activation patching takes the parts whose exchange for another question's loses the answer",
+    "attribution-patching": "attribution patching estimates the same from gradients",
+    "integrated-gradients": "integrated gradients estimate it from gradients along the way",
+    "path-patching": "path patching takes the MLPs that work through the parts which bring the answer out",
+}
 TASKS = {"sports": "sports-athlete"}
 
 
@@ -112,9 +124,15 @@ def _undecided(claim: dict[str, Any]) -> str:
 
 def _readable(note: str) -> str:
     """A note with names as people say them, longest names first."""
-    names = sorted(set(words.LOCALIZATIONS) - {"base", "random"}, key=len, reverse=True)
+    names = sorted(set(words.LOCALIZATIONS) - {"base"}, key=len, reverse=True)
     note = re.sub("|".join(names), lambda found: words.quoted(found[0]), note)
     return note[:1].upper() + note[1:]
+
+
+def methods(localizers: Sequence[str]) -> str:
+    """`Fact lookup takes ...; causal tracing takes ...`, in the order of METHODS."""
+    text = "; ".join(METHODS[name] for name in METHODS if name in localizers)
+    return f"{text[:1].upper()}{text[1:]}." if text else ""
 
 
 def localizations(chosen: dict[str, Selection]) -> str:
@@ -128,6 +146,41 @@ def localizations(chosen: dict[str, Selection]) -> str:
         for name, selection in chosen.items()
     ]
     return html.table(["Localization", "Parameters trained", "Layers"], [("", rows)], kind="plain")
+
+
+def facts_seen(results: Path, localizers: Sequence[str]) -> str:
+    """`fact lookup 600, causal tracing 16 (4 of them token by token)`: how many facts each localizer saw, and runs."""
+    parts = []
+    for name in localizers:
+        table = data.scores(results, name)
+        if table is None:
+            continue
+        seen, mapped = table[table.fact != ""], table[table.position != ""]
+        text, runs = f"{words.short(name).lower()} {seen.fact.nunique()}", table.seed.nunique()
+        notes = [f"{mapped.fact.nunique()} of them token by token"] if len(mapped) else []
+        notes += [f"{runs} runs"] if runs > 1 else []
+        parts.append(text + (f" ({', '.join(notes)})" if notes else ""))
+    return words.listing(parts) if parts else ""
+
+
+def planted(table: pd.DataFrame) -> str:
+    """Mean rank and shares of each localizer, the best first, and what it names where it is wrong."""
+    rows = []
+    for name, found in figure.summary(table).items():
+        misses, layer, often = found.wrong
+        rows.append(
+            [
+                html.safe(words.localization(name)),
+                figure.rank(found),
+                words.number(*found.first),
+                words.number(*found.top),
+                f"MLP {layer}: {often} of {misses}" if misses else "–",
+            ]
+        )
+    expected = figure.chance(table)
+    rows.append(["Chance", f"{expected['rank']:g}", words.number(expected["first"]), words.number(expected["top"]), ""])
+    head = ["", "Mean rank", "Comes first", f"Among the first {figure.TOP}", "Named instead, mostly"]
+    return html.table(head, [("", rows)], kind="plain")
 
 
 def results(metrics: pd.DataFrame, objective: str) -> str:

@@ -69,13 +69,15 @@ def _mean(metrics: pd.DataFrame, localization: str, objective: str, role: str, t
 
 
 def _plane(axes: Axes, points: dict[str, tuple[Point, Point]], before: tuple[Point, Point]) -> None:
+    looks = style.looks(list(points))
     for name, (forgot, kept) in points.items():
-        look = style.look_of(name)
+        look = looks[name]
         axes.hlines(kept.value, forgot.low, forgot.high, color=look.color, linewidth=1.1)
         axes.vlines(forgot.value, kept.low, kept.high, color=look.color, linewidth=1.1)
         axes.plot(
-            forgot.value, kept.value, look.marker, color=look.color, markersize=9 if look.marker == "*" else 7,
-            markeredgecolor=style.INK, markeredgewidth=0.7, label=words.localization(name),
+            forgot.value, kept.value, marker=look.marker, color=look.color, linestyle="none",
+            markersize=9 if look.marker == "*" else 7, markeredgecolor=style.INK, markeredgewidth=0.7,
+            label=words.localization(name),
         )  # fmt: skip
     x, y = (point.value for point in before)
     axes.axhline(y, color="black", linestyle=(0, (3, 1.5)), linewidth=1)
@@ -99,14 +101,14 @@ def _plane(axes: Axes, points: dict[str, tuple[Point, Point]], before: tuple[Poi
 
 
 def _rows(axes: Axes, points: dict[str, Point]) -> None:
-    lowest = min(min(point.formats.values()) for point in points.values())
+    lowest, looks = min(min(point.formats.values()) for point in points.values()), style.looks(list(points))
     for row, (name, point) in enumerate(points.items()):
-        look = style.look_of(name)
+        look = looks[name]
         worst = min(point.formats, key=lambda key: point.formats[key])
         axes.hlines(row, min(point.formats.values()), max(point.formats.values()), color=style.FAINT, linewidth=5)
         axes.plot(list(point.formats.values()), [row] * len(point.formats), "|", color=style.INK, markersize=8)
         axes.plot(
-            point.value, row, look.marker, color=look.color, markersize=9 if look.marker == "*" else 7,
+            point.value, row, marker=look.marker, color=look.color, markersize=9 if look.marker == "*" else 7,
             markeredgecolor=style.INK, markeredgewidth=0.7,
         )  # fmt: skip
         side = "left" if point.formats[worst] < 0.5 + min(lowest, 0.6) / 2 else "right"

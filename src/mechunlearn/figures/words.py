@@ -7,6 +7,7 @@ elicitation    "choice-text" -> "Multiple choice, in words"
 number         0.861, 0.79, 0.92 -> "0.86 [0.79, 0.92]"
 parameters     11796480 -> "11.8 M"
 listing        names -> "a, b and c"
+span           4, 1, 9 -> "1 to 9"
 ranges         2, 3, 4, 8 -> "2–4, 8"
 components     a selection in words
 contrast       paired differences from a reference in a sentence
@@ -16,16 +17,22 @@ from collections.abc import Iterable
 
 import pandas as pd
 
+from mechunlearn import registry
 from mechunlearn.artifacts import Selection
 from mechunlearn.figures.data import localizations, one
 
 LOCALIZATIONS = {
     "base": "Before the edit",
     "fact-lookup": "Fact lookup",
+    "activation-patching": "Activation patching",
+    "activation-patching-mlps": "Activation patching, MLPs only",
     "causal-tracing": "Causal tracing",
     "causal-tracing-mlps": "Causal tracing, MLPs only",
     "attribution-patching": "Attribution patching",
     "attribution-patching-mlps": "Attribution patching, MLPs only",
+    "integrated-gradients": "Integrated gradients",
+    "integrated-gradients-mlps": "Integrated gradients, MLPs only",
+    "path-patching": "Path patching",
     "random": "Random components",
     "random-mlps": "Random MLPs",
     "all-mlps": "All MLPs",
@@ -49,8 +56,11 @@ def _spelled(name: str) -> str:
 
 
 def localization(name: str) -> str:
-    """A localization as people say it."""
-    return LOCALIZATIONS.get(name, _spelled(name))
+    """A localization as people say it; one given by hand keeps its name."""
+    family = registry.baseline(name)
+    if family and family != name:
+        return f"{LOCALIZATIONS[family]}, draw {name.rpartition('-')[2]}"
+    return LOCALIZATIONS.get(name, name)
 
 
 def short(name: str) -> str:
@@ -103,6 +113,12 @@ def listing(names: Iterable[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}" if names else "none"
 
 
+def span(values: Iterable[float]) -> str:
+    """`1 to 9`, or the one value there is."""
+    values = sorted(set(values))
+    return f"{values[0]:g} to {values[-1]:g}" if len(values) > 1 else f"{values[0]:g}"
+
+
 def ranges(values: Iterable[int]) -> str:
     """Ascending whole numbers with runs joined: `2–4, 8`."""
     runs: list[list[int]] = []
@@ -115,14 +131,18 @@ def ranges(values: Iterable[int]) -> str:
 
 
 def components(selection: Selection) -> str:
-    """`MLPs 3, 6 (6 in part), attention 12`."""
+    """`MLPs 3, 6 (6 in part); attention 12; heads 3.0, 3.1`: the first two heads of layer 3."""
     parts = []
+    blocks = [component for component in selection.components if component.head is None]
     for kind, name in (("mlp", "MLP"), ("attention", "attention")):
-        layers = [component.layer for component in selection.components if component.kind == kind]
+        layers = [component.layer for component in blocks if component.kind == kind]
         if layers:
-            partial = [c.layer for c in selection.components if c.kind == kind and c.neurons is not None]
+            partial = [c.layer for c in blocks if c.kind == kind and c.neurons is not None]
             plural = "s" if kind == "mlp" and len(layers) > 1 else ""
             parts.append(f"{name}{plural} {ranges(layers)}" + (f" ({ranges(partial)} in part)" if partial else ""))
+    heads = sorted((c.layer, c.head) for c in selection.components if c.head is not None)
+    if heads:
+        parts.append("heads " + ", ".join(f"{layer}.{head}" for layer, head in heads))
     return "; ".join(parts)
 
 
