@@ -19,6 +19,7 @@ include: "rules/edit.smk"
 include: "rules/evaluate.smk"
 include: "rules/attack.smk"
 include: "rules/figures.smk"
+include: "rules/planted.smk"
 include: "rules/report.smk"
 
 

@@ -1,5 +1,6 @@
 # What the rules share: the checked study, the sources a rule depends on, the settings a rule passes on.
 import os
+import re
 
 from snakemake.exceptions import WorkflowError
 
@@ -18,12 +19,21 @@ HOME = "results/{study}/{model}/{task}"
 ASKS = sorted({registry.methods("elicitation")[name] for name in STUDY.evaluate.elicitations})
 
 
+PLANTED = [name for name, model in STUDY.models.items() if model.planted]
+WHOLE = [name for name in STUDY.models if name not in PLANTED]
+
+
+def one_of(names):
+    """A wildcard's constraint: these names; nothing where there are none."""
+    return "|".join(names) or "(?!)"
+
+
 wildcard_constraints:
     study=STUDY.study,
     model="|".join(STUDY.models),
     task="|".join(STUDY.tasks),
-    localization="|".join(registry.localizations()),
-    objective="|".join(STUDY.objectives),
+    localization="|".join(map(re.escape, dict.fromkeys([*layout.selections(STUDY), *registry.localizations()]))),
+    objective="|".join(registry.methods("objective")),
     localizer="|".join(registry.methods("localizer")),
     attack="|".join(registry.methods("attack")),
     figure="|".join(registry.methods("figure")),
@@ -40,11 +50,11 @@ def localizer_sources(wildcards):
 
 def edit_sources(wildcards):
     objective = registry.methods("objective")[wildcards.objective]
-    return sources("mechunlearn.edit.train", "mechunlearn.edit.delta", objective, *ASKS)
+    return sources("mechunlearn.edit.train", "mechunlearn.models.delta", objective, *ASKS)
 
 
 def attack_sources(wildcards):
-    return sources("mechunlearn.edit.delta", registry.methods("attack")[wildcards.attack], *ASKS)
+    return sources("mechunlearn.models.delta", registry.methods("attack")[wildcards.attack], *ASKS)
 
 
 def figure_sources(wildcards):
@@ -60,11 +70,10 @@ def report_sources():
 
 def figure_inputs(wildcards):
     """Scores and selections of a model and task."""
-    home, localizers = HOME.format(**wildcards), layout.localizers(STUDY)
-    chosen = dict.fromkeys([*STUDY.localizations, *(["fact-lookup"] if "fact-lookup" in localizers else [])])
+    home = HOME.format(**wildcards)
     return {
-        "scores": [f"{home}/scores/{name}.parquet" for name in localizers],
-        "selections": [f"{home}/selection/{name}.json" for name in chosen],
+        "scores": [f"{home}/scores/{name}.parquet" for name in layout.localizers(STUDY)],
+        "selections": [f"{home}/selection/{name}.json" for name in layout.selections(STUDY)],
     }
 
 
@@ -80,10 +89,9 @@ def selection_inputs(wildcards):
     """A localization's scores, and fact lookup's selection where it sets the budget."""
     home, name = HOME.format(**wildcards), wildcards.localization
     inputs = {}
-    if scorer := registry.scorer(name):
+    if scorer := STUDY.localize.scorer(name):
         inputs["scores"] = f"{home}/scores/{scorer}.parquet"
-    budgeted = name not in ("fact-lookup", "all-mlps", "nonlocalized")
-    if budgeted and STUDY.localize.budget == "fact-lookup":
+    if STUDY.localize.follows_lookup(name):
         inputs["lookup"] = f"{home}/selection/fact-lookup.json"
     return inputs
 
@@ -95,6 +103,23 @@ def selection_options(wildcards, input):
 
 def edit_folder(wildcards):
     return f"{HOME}/edits/{{localization}}/{{objective}}".format(**wildcards)
+
+
+def dataset(wildcards):
+    """Where a task's facts come from; planted ones lie beside their model."""
+    return f"models/{wildcards.model}/facts.csv" if wildcards.model in PLANTED else "data/sports/athletes.csv"
+
+
+def planted_base(wildcards):
+    return f"models/{STUDY.models[wildcards.model].planted[0]}/model.json"
+
+
+def planted_source(wildcards):
+    return STUDY.models[wildcards.model].source
+
+
+def planting_settings(wildcards):
+    return STUDY.planting.model_dump_json()
 
 
 def model_settings(wildcards):
@@ -114,7 +139,7 @@ def localizer_settings(wildcards):
 
 
 def selection_settings(wildcards):
-    return STUDY.localize.for_selection()
+    return STUDY.localize.for_selection(wildcards.localization)
 
 
 def edit_settings(wildcards):

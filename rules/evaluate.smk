@@ -48,7 +48,7 @@ rule evaluate:
         facts=f"{HOME}/facts.parquet",
         text="data/text/passages.jsonl",
         deltas=rules.edit.output.deltas,
-        code=sources("mechunlearn.evaluate.measure", "mechunlearn.edit.delta", *ASKS),
+        code=sources("mechunlearn.evaluate.measure", "mechunlearn.models.delta", *ASKS),
     output:
         f"{HOME}/measurements/{{localization}}/{{objective}}.parquet",
     log:

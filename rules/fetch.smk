@@ -1,4 +1,4 @@
-# fetch: models from their sources, datasets from the package, facts screened by each model.
+# fetch: models from their sources or planted, datasets from the package, facts screened by each model.
 
 
 rule fetch_all:
@@ -13,6 +13,8 @@ rule fetch_model:
         code=sources("mechunlearn.models.sources"),
     output:
         "models/{model}/model.json",
+    wildcard_constraints:
+        model=one_of(WHOLE),
     log:
         "logs/fetch_model/{model}.log",
     benchmark:
@@ -29,6 +31,41 @@ rule fetch_model:
         mechunlearn fetch-model \
             --settings {params.settings:q} \
             --out {output:q} \
+            >{log:q} 2>&1
+        """
+
+
+rule plant:
+    input:
+        base=planted_base,
+        text="data/text/passages.jsonl",
+        code=sources("mechunlearn.edit.plant", "mechunlearn.facts.planted", "mechunlearn.models.sources", *ASKS),
+    output:
+        model="models/{model}/model.json",
+        delta="models/{model}/delta.safetensors",
+        facts="models/{model}/facts.csv",
+    wildcard_constraints:
+        model=one_of(PLANTED),
+    log:
+        "logs/plant/{model}.log",
+    benchmark:
+        "models/{model}/timing.tsv"
+    conda:
+        "../envs/torch.yaml"
+    threads: 1
+    resources:
+        mem_mb=5000,
+    params:
+        source=planted_source,
+        settings=planting_settings,
+    shell:
+        """
+        mechunlearn plant \
+            --model {input.base:q} \
+            --source {params.source:q} \
+            --text {input.text:q} \
+            --settings {params.settings:q} \
+            --out {output.model:q} \
             >{log:q} 2>&1
         """
 
@@ -53,8 +90,8 @@ rule fetch_data:
 rule screen:
     input:
         model="models/{model}/model.json",
-        facts="data/sports/athletes.csv",
-        code=sources("mechunlearn.evaluate.measure", "mechunlearn.facts.roles", *ASKS),
+        facts=dataset,
+        code=sources("mechunlearn.evaluate.measure", "mechunlearn.facts.roles", "mechunlearn.facts.sports", *ASKS),
     output:
         f"{HOME}/facts.parquet",
     log:

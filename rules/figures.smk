@@ -32,7 +32,7 @@ rule metrics:
 
 rule figures:
     input:
-        layout.targets(STUDY, "figures/{figure}.svg", figure=list(registry.methods("figure"))),
+        layout.figure_files(STUDY),
     localrule: True
 
 

@@ -3,6 +3,7 @@
 
 rule localize_all:
     input:
+        layout.targets(STUDY, "scores/{localizer}.parquet", localizer=layout.localizers(STUDY)),
         layout.targets(STUDY, "selection/{localization}.json"),
     localrule: True
 
@@ -27,7 +28,7 @@ rule localize:
         settings=localizer_settings,
     shell:
         """
-        mechunlearn localize \
+        mechunlearn score \
             --model {input.model:q} \
             --facts {input.facts:q} \
             --method {wildcards.localizer:q} \
@@ -41,7 +42,7 @@ rule select:
     input:
         unpack(selection_inputs),
         model="models/{model}/model.json",
-        code=sources("mechunlearn.localize.select"),
+        code=sources("mechunlearn.localize.select", "mechunlearn.localize.stability"),
     output:
         f"{HOME}/selection/{{localization}}.json",
     log:

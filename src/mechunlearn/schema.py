@@ -11,7 +11,7 @@ from typing import Any
 
 from mechunlearn import registry
 from mechunlearn.artifacts import atomic
-from mechunlearn.config import Study
+from mechunlearn.config import NAME, Study
 
 SCHEMA, README = Path("config/schema.json"), Path("config/README.md")
 BEGIN, END = "<!-- generated: mechunlearn schema -->", "<!-- end of generated -->"
@@ -41,10 +41,10 @@ def _generated() -> dict[Path, str]:
 def _schema() -> dict[str, Any]:
     """The study's JSON schema, with the known method names as enumerations so that editors complete them."""
     schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Study.model_json_schema()}
-    names = {"localizations": registry.localizations()}
-    names |= {f"{kind}s": sorted(registry.methods(kind)) for kind in ("objective", "attack")}
-    for key, known in names.items():
-        schema["properties"][key]["items"]["enum"] = known
+    for kind in ("objective", "attack"):
+        schema["properties"][f"{kind}s"]["items"]["enum"] = sorted(registry.methods(kind))
+    own = {"type": "string", "pattern": NAME}  # further draws, and what `localize.layers` names
+    schema["properties"]["localizations"]["items"] = {"anyOf": [{"enum": registry.localizations()}, own]}
     elicitations = schema["$defs"]["EvaluateSettings"]["properties"]["elicitations"]
     elicitations["items"]["enum"] = sorted(registry.methods("elicitation"))
     return schema

@@ -10,6 +10,7 @@ results/STUDY/MODEL/TASK/
     attacks/ATTACK/LOCALIZATION/OBJECTIVE.parquet
     figures/NAME.svg, NAME.png
 results/STUDY/metrics.csv, claims.json, report.html
+results/STUDY/planted.csv, figures/planted.svg         where facts were planted
 """
 
 import os
@@ -41,11 +42,18 @@ def home(study: str, model: str, task: str) -> Path:
     return RESULTS / study / model / task
 
 
+def pairs(study: Study) -> list[tuple[str, str]]:
+    """The models and tasks that go together: planted facts are known to planted models only, and asked of no other."""
+    return [
+        (model, task)
+        for (model, settings), (task, facts) in product(study.models.items(), study.tasks.items())
+        if bool(settings.planted) == (facts.facts == "planted")
+    ]
+
+
 def targets(study: Study, *pattern: str, **more: list[str]) -> list[str]:
     """Paths of a pattern below every model's and task's folder, for all values of the names it holds."""
     names = {
-        "model": list(study.models),
-        "task": list(study.tasks),
         "localization": study.localizations,
         "objective": study.objectives,
         "attack": study.attacks,
@@ -54,9 +62,10 @@ def targets(study: Study, *pattern: str, **more: list[str]) -> list[str]:
     }
     paths = []
     for text in pattern:
-        text = f"results/{study.study}/{{model}}/{{task}}/{text}"
         used = [name for name in names if f"{{{name}}}" in text]
-        paths += [text.format(**dict(zip(used, values, strict=True))) for values in product(*(names[n] for n in used))]
+        for model, task in pairs(study):
+            for values in product(*(names[name] for name in used)):
+                paths.append(str(home(study.study, model, task) / text.format(**dict(zip(used, values, strict=True)))))
     return paths
 
 
@@ -68,6 +77,12 @@ def measurement_files(study: Study) -> list[str]:
         "measurements/{localization}/{objective}.parquet",
         "attacks/{attack}/{localization}/{objective}.parquet",
     )
+
+
+def figure_files(study: Study) -> list[str]:
+    """Every figure of every model and task but the planted ones, which have a figure of their own together."""
+    folders = [home(study.study, model, task) for model, task in pairs(study) if not study.models[model].planted]
+    return [str(folder / f"figures/{name}.svg") for folder in folders for name in registry.methods("figure")]
 
 
 def cell_of(path: str | Path) -> Cell:
@@ -91,9 +106,19 @@ def check_writable(*folders: str) -> None:
             raise ArtifactError(f"{folder}/ cannot be written: {nearest} is not a folder one may write to.")
 
 
+def selections(study: Study) -> list[str]:
+    """Every localization that is selected: fact lookup first where it sets a budget, then the study's own."""
+    first = ["fact-lookup"] if any(map(study.localize.follows_lookup, study.localizations)) else []
+    return list(dict.fromkeys([*first, *study.localizations]))
+
+
 def localizers(study: Study) -> list[str]:
-    """The localizers whose scores a study needs, fact lookup first: it sets the budget."""
-    needed = [registry.scorer(name) for name in study.localizations]
-    if study.localize.budget == "fact-lookup":
-        needed.insert(0, "fact-lookup")
+    """The localizers whose scores a study needs, in the order of the selections that need them.
+
+    Gradients only estimate what activation patching measures, so where one of them is needed all three run: the
+    report compares both estimates with the exact effects.
+    """
+    needed = [study.localize.scorer(name) for name in selections(study)]
+    if {"attribution-patching", "integrated-gradients"} & set(needed):
+        needed += ["attribution-patching", "integrated-gradients", "activation-patching"]
     return list(dict.fromkeys(name for name in needed if name))

@@ -1,5 +1,6 @@
 """A study is checked before anything runs, and every mistake is one sentence."""
 
+import json
 import re
 from pathlib import Path
 
@@ -60,7 +61,18 @@ MISTAKES = [  # key, value, what the sentence must name besides
     ("localize.budget", 0, ["fact-lookup", "greater than 0"]),
     ("localize.budget", "all", ["fact-lookup", "number"]),
     ("localize.budget", 1.5, ["fact-lookup", "less than or equal to 1"]),
-    ("localize.tracing.head_sum", "sum", ["'absolute' or 'signed'"]),
+    ("localize.protocol", "signed", ["'corrected' or 'published'"]),
+    ("localize.granularity", "neurons", ["'blocks' or 'heads'"]),
+    ("localize.lookup", "probe", ["'auto', 'probes' or 'path-patching'"]),
+    ("localize.repeats", 0, ["greater than or equal to 1"]),
+    ("localize.tracing.restore", "last", ["'all' or 'subject'"]),
+    ("localize.tracing.map_facts", -1, ["greater than or equal to 0"]),
+    ("localize.attribution.corruption", "noise", ["'tokens' or 'swap'"]),
+    ("localize.paths.rule", "largest", ["'interval' or 'threshold'"]),
+    ("localize.paths.threshold", -0.1, ["greater than or equal to 0"]),
+    ("localize.layers", {"base": {"mlps": [1]}}, ["before any edit"]),
+    ("localize.layers.mine", {}, ["`mlps`, `attention` or `heads`"]),
+    ("localize.layers.mine.mlp", [1], ["did you mean `mlps`"]),
     ("models.tiny.source", "hub:google/gemma-7b", ["must name a commit", "hub:OWNER/NAME@"]),
     ("models.tiny.source", "ftp:somewhere", ["package|hub|path"]),
     ("models.tiny.sha256", "abc", ["pattern"]),
@@ -89,7 +101,7 @@ def test_a_mistake_is_a_sentence_with_key_value_and_what_is_allowed(key, value, 
     message = refusal(changed(key, value))
     assert f"`{key}" in message
     if "unknown key" not in message:
-        assert (repr(value) if not isinstance(value, dict) or not value else "-1.0") in message
+        assert (repr(value) if not isinstance(value, dict) else "") in message
     for word in words:
         assert word in message
     assert len(re.findall(r"\. `", message)) == 0  # one sentence: the smallest study is right elsewhere
@@ -145,8 +157,18 @@ def test_two_mistakes_are_two_sentences():
         ("models.tiny.source", "hub:google/gemma-7b@main"),
         ("seeds", [0, 0]),
         ("edit.learning_rate", float("inf")),
-        ("localize.probes.layers", []),
-        ("localize.probes.layers", [3, 3]),
+        ("localize.layers", {"mine": {"mlps": [3, 3]}}),
+        ("localize.layers", {"mine": {"mlps": [-1]}}),
+        ("localize.layers", {"mine": {"mlps": [1.5]}}),
+        ("localize.layers", {"mine": {"heads": [[3, 0], [3, 0]]}}),
+        ("localize.layers", {"mine": {"heads": [[3]]}}),
+        ("localize.layers", {"mine": {"heads": [[3, 0, 1]]}}),
+        ("localize.layers", {"mine": {"heads": [3]}}),
+        ("localize.layers", {"mine": {"attention": [3], "heads": [[3, 0]]}}),
+        ("localize.layers", {"mine": {"mlps": [], "attention": [], "heads": []}}),
+        ("localize.layers", {"mine/../yours": {"mlps": [3]}}),
+        ("localize.layers", {"..": {"mlps": [3]}}),
+        ("localize.layers", {"Mine": {"mlps": [3]}}),
     ],
 )
 def test_values_that_cannot_work_are_refused(key, value):
@@ -158,6 +180,29 @@ def test_a_file_that_is_no_mapping_is_refused_by_name(tmp_path, text):
     (tmp_path / "study.yaml").write_text(text)
     with pytest.raises(ConfigError, match=r"study\.yaml"):
         load_study(tmp_path / "study.yaml")
+
+
+def test_names_by_hand_and_further_draws_are_localizations():
+    values = changed(
+        "localize.layers", {"gemma-7b-ct": {"mlps": [21, 22], "heads": [[3, 0]]}, "fact-lookup": {"mlps": [2]}}
+    )
+    values["localizations"] = ["gemma-7b-ct", "random-2", "random-mlps-13"]
+    values["edit"] = {"learning_rates": {"gemma-7b-ct": 1e-5, "random-7": 1e-5}}
+    study = validate_study(values)
+    assert study.localize.layers["gemma-7b-ct"].heads == [(3, 0)]
+    assert study.localize.scorer("fact-lookup") is None
+    values["localizations"] = ["gemma-7b-ap"]
+    assert "did you mean 'gemma-7b-ct'?" in refusal(values)
+
+
+def test_layers_for_no_localization_are_refused():
+    values = changed("localize.layers", {"fact-lokup": {"mlps": [2]}})
+    assert "localize.layers: unknown name 'fact-lokup' - did you mean 'fact-lookup'?" in refusal(values)
+
+
+def test_a_study_may_localize_only():
+    study = validate_study({**SMALLEST, "objectives": [], "attacks": []})
+    assert (study.objectives, study.attacks) == ([], [])
 
 
 def test_a_missing_file_is_refused_by_name(tmp_path):
@@ -184,28 +229,74 @@ def test_a_localizer_sees_its_own_settings_alone():
     def read(localizer, **change):
         return LocalizeSettings(**change).for_localizer(localizer)
 
-    for change in ({"tracing": {"samples": 9}}, {"probes": {"layers": [1]}}, {"budget": 0.5}):
-        assert read("fact-lookup", **change) == read("fact-lookup")
-    for change in ({"probes": {"folds": 9}}, {"tracing": {"head_sum": "signed"}}, {"budget": 0.5}):
-        assert read("causal-tracing", **change) == read("causal-tracing")
-    for change in ({"seed": 1}, {"probes": {"folds": 9}}, {"probes": {"facts": 50}}):
-        assert read("fact-lookup", **change) != read("fact-lookup")
+    general = [{"budget": 0.5}, {"granularity": "heads"}, {"layers": {"mine": {"mlps": [1]}}}]
+    selecting = [{"paths": {"rule": "threshold"}}, {"paths": {"threshold": 0.5}}]
+    for name in registry.methods("localizer"):
+        for change in [*general, *selecting]:
+            assert read(name, **change) == read(name)
+        for change in ({"seed": 1}, {"repeats": 2}):
+            assert read(name, **change) != read(name)
+    assert read("fact-lookup", tracing={"samples": 9}) == read("fact-lookup")
+    assert read("causal-tracing", probes={"folds": 9}) == read("causal-tracing")
+    assert read("attribution-patching", attribution={"steps": 9}) == read("attribution-patching")
+    assert read("path-patching", attribution={"facts": 9}) == read("path-patching")
+    for name, change in [
+        ("fact-lookup", {"probes": {"folds": 9}}),
+        ("fact-lookup", {"lookup": "probes"}),
+        ("fact-lookup", {"paths": {"draws": 9}}),
+        ("causal-tracing", {"protocol": "published"}),
+        ("integrated-gradients", {"attribution": {"steps": 9}}),
+        ("attribution-patching", {"attribution": {"corruption": "swap"}}),
+        ("path-patching", {"attribution": {"corruption": "swap"}}),
+        ("path-patching", {"protocol": "published"}),
+    ]:
+        assert read(name, **change) != read(name)
+
+
+@pytest.mark.parametrize("name", sorted(registry.methods("localizer")))
+def test_what_a_localizer_is_handed_is_what_its_source_reads(name):
+    """Blocks and keys of the settings that its modules name, against those that a change of would rerun it."""
+    files = [Path(path) for path in registry.sources(registry.methods("localizer")[name])]
+    code = " ".join(path.read_text() for path in files if path.parent.name == "localize")
+    read = set(re.findall(r"\bsettings\.(\w+)", code)) - {"steps"}
+    handed = set(json.loads(LocalizeSettings().for_localizer(name))) - {"repeats"}
+    assert handed == read
+
+
+def test_a_localizer_of_a_users_own_is_handed_all_that_localizers_read():
+    handed = json.loads(LocalizeSettings(tracing={"samples": 9}).for_localizer("mine"))
+    assert handed["tracing"]["samples"] == 9
+    assert {"probes", "attribution", "paths", "protocol", "seed"} <= set(handed)
+
+
+def test_every_run_of_a_localizer_has_its_own_seed():
+    assert [run.seed for run in LocalizeSettings(seed=5, repeats=3).runs()] == [5, 6, 7]
+    assert LocalizeSettings().runs() == [LocalizeSettings()]
 
 
 def test_a_selection_sees_what_it_reads_alone():
-    plain = LocalizeSettings()
-    assert LocalizeSettings(tracing={"samples": 9}).for_selection() == plain.for_selection()
-    for change in (
-        {"budget": 0.5},
-        {"probes": {"layers": [1]}},
-        {"tracing": {"head_sum": "signed"}},
-        {"seed": 1},
-    ):
-        assert LocalizeSettings(**change).for_selection() != plain.for_selection()
+    layers = {"mine": {"mlps": [1]}, "fact-lookup": {"mlps": [2]}}
+
+    def read(name, **change):
+        return LocalizeSettings(**change).for_selection(name)
+
+    for name in registry.localizations():
+        for change in ({"tracing": {"samples": 9}}, {"repeats": 3}, {"layers": {"mine": {"mlps": [1]}}}):
+            assert read(name, **change) == read(name)
+        assert read(name, seed=1) != read(name)
+        assert read(name, protocol="published") != read(name)
+    assert read("random", budget=0.5) != read("random")
+    assert read("random", granularity="heads") != read("random")
+    assert read("fact-lookup", paths={"rule": "threshold"}) != read("fact-lookup")
+    assert read("fact-lookup", budget=0.5) == read("fact-lookup")
+    assert json.loads(read("mine", layers=layers)) == {"layers": {"mine": {"mlps": [1], "attention": [], "heads": []}}}
+    assert read("mine", layers=layers, seed=3) == read("mine", layers=layers)
 
 
 def test_what_a_phase_is_handed_reads_back_as_settings():
     settings = LocalizeSettings(budget=0.5, tracing={"samples": 9})
     again = LocalizeSettings.model_validate_json(settings.for_localizer("causal-tracing"))
     assert again.tracing == settings.tracing
-    assert LocalizeSettings.model_validate_json(settings.for_selection()).budget == 0.5
+    assert LocalizeSettings.model_validate_json(settings.for_selection("random")).budget == 0.5
+    given = LocalizeSettings(layers={"mine": {"heads": [[3, 1]]}})
+    assert LocalizeSettings.model_validate_json(given.for_selection("mine")).layers == given.layers

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from mechunlearn import study as layout
 from mechunlearn.config import load_study
 from tests import checkout
 
@@ -20,10 +21,25 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("name", STUDIES)
 def test_every_cell_of_a_study_is_edited_evaluated_and_attacked_once(fresh, name):
     study = load_study(checkout.ROOT / "config" / name)
-    cells = len(study.models) * len(study.tasks) * len(study.localizations) * len(study.objectives)
+    places = len(layout.pairs(study))
+    cells = places * len(study.localizations) * len(study.objectives)
     jobs = checkout.planned(fresh, config=f"config/{name}")
-    assert (jobs["edit"], jobs["evaluate"], jobs["attack"]) == (cells, cells, cells * len(study.attacks))
-    assert jobs["evaluate_base"] == len(study.models) * len(study.tasks)
+    assert [jobs.get(rule, 0) for rule in ("edit", "evaluate", "attack")] == [cells, cells, cells * len(study.attacks)]
+    assert jobs["evaluate_base"] == places
+    assert jobs["localize"] >= places * len(layout.localizers(study))
+    assert jobs["select"] == places * len(layout.selections(study))
+
+
+def test_a_study_of_localization_alone_selects_draws_and_what_is_given_by_hand(fresh):
+    study = yaml.safe_load((fresh / checkout.SMOKE).read_text())
+    layers = {"gemma.7b-ct": {"mlps": [1, 2], "attention": [3], "heads": [[5, 0]]}, "fact-lookup": {"mlps": [2, 3]}}
+    names = ["gemma.7b-ct", "random-2", "random-mlps-13", "causal-tracing"]
+    change = {"localizations": names, "objectives": [], "attacks": [], "localize": {"layers": layers}}
+    (fresh / "config" / "hand.yaml").write_text(yaml.safe_dump({**study, "edit": {}, **change}))
+    jobs = checkout.planned(fresh, config="config/hand.yaml")
+    (fresh / "config" / "hand.yaml").unlink()
+    assert (jobs["localize"], jobs["select"], jobs["evaluate_base"], jobs["report"]) == (1, 5, 1, 1)
+    assert not {"edit", "evaluate", "attack"} & set(jobs)
 
 
 def test_planning_never_imports_torch(fresh, tmp_path, monkeypatch):

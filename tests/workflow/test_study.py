@@ -44,7 +44,8 @@ def test_the_edit_did_what_it_was_trained_for(finished):
     [
         ("edit/train.py", {"edit", "evaluate", "attack", "metrics"}, {"localize", "screen", "evaluate_base"}),
         ("attack/relearn.py", {"attack", "metrics"}, {"edit", "evaluate", "localize"}),
-        ("localize/causal_tracing.py", {"localize", "select"}, {"screen", "evaluate_base"}),
+        ("localize/attribution_patching.py", {"localize", "select"}, {"screen", "evaluate_base"}),
+        ("localize/select.py", {"select"}, {"localize", "screen", "evaluate_base"}),
         ("metrics.py", {"metrics"}, {"edit", "evaluate", "attack", "localize"}),
     ],
 )
@@ -56,7 +57,7 @@ def test_changing_a_source_reruns_what_depends_on_it_and_no_more(finished, sourc
 
 
 def test_changing_one_localizer_spares_the_other(finished, source):
-    source("localize/causal_tracing.py")
+    source("localize/activation_patching.py")
     assert checkout.planned(finished)["localize"] == 1
 
 

@@ -1,0 +1,41 @@
+# planted: where facts were planted, which localizer finds the layer?
+
+
+rule planted:
+    input:
+        scores=[
+            f"{layout.home(STUDY.study, model, task)}/scores/{localizer}.parquet"
+            for model, task in layout.pairs(STUDY)
+            if model in PLANTED
+            for localizer in registry.methods("localizer")
+        ],
+        code=sources("mechunlearn.localize.ranks", "mechunlearn.figures.planted"),
+    output:
+        table=f"results/{STUDY.study}/planted.csv",
+        svg=report(
+            f"results/{STUDY.study}/figures/planted.svg",
+            caption="../report/captions/figure.rst",
+            category="Figures",
+            subcategory="planted facts",
+            labels={"figure": "planted"},
+        ),
+        png=f"results/{STUDY.study}/figures/planted.png",
+    log:
+        f"logs/{STUDY.study}/planted.log",
+    benchmark:
+        f"results/{STUDY.study}/timing/figures/planted.tsv"
+    conda:
+        "../envs/base.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+    params:
+        study=study_settings,
+    shell:
+        """
+        mechunlearn planted \
+            --study-config {params.study:q} \
+            --out {output.table:q} \
+            --figure {output.svg:q} \
+            >{log:q} 2>&1
+        """
