@@ -3,10 +3,9 @@
     python -m benchmarks.edit_step [--quick]
 
 Needs the converted Gemma 3 270M (`make reproduce` or `snakemake fetch_all`). Prints seconds a step of both, their
-ratio, and the largest difference between their losses.
+ratio, and the largest difference between their losses; the last line is JSON.
 """
 
-import argparse
 import random
 import statistics
 import time
@@ -14,16 +13,19 @@ from collections.abc import Callable
 
 import torch
 
+from benchmarks import common
 from mechunlearn.artifacts import Component, Selection
 from mechunlearn.config import EditSettings
 from mechunlearn.edit.objectives import Batch, inject
 from mechunlearn.edit.train import trainable
 from mechunlearn.facts import sports, text
-from mechunlearn.models.loading import Model, load
+from mechunlearn.models.loading import load
+from mechunlearn.models.model import Model
 from mechunlearn.models.scoring import pad
 from mechunlearn.models.training import draw, example, passages_ids
 
 RESOURCES = "src/mechunlearn/resources"
+FACTS, TEXTS = 16, 2  # a step's facts to forget, as many to retain, and passages
 
 
 def plain(model: Model, batch: Batch, settings: EditSettings) -> dict[str, torch.Tensor]:
@@ -56,9 +58,7 @@ def seconds(model: Model, loss: Callable[..., dict[str, torch.Tensor]], batch: B
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="two rounds instead of six")
-    rounds = 2 if parser.parse_args().quick else 6
+    rounds = 2 if common.quick(__doc__) else 6
     model = load("models/gemma-3-270m/model.json")
     athletes = sports.read(f"{RESOURCES}/sports/athletes.csv")
     passages = text.read(f"{RESOURCES}/text/passages.jsonl")
@@ -70,7 +70,7 @@ def main() -> None:
     largest = 0.0
     with trainable(model, selection):
         for number in range(rounds + 1):  # the first round warms up
-            batch = Batch(take(16), take(16), texts(2))
+            batch = Batch(take(FACTS), take(FACTS), texts(TEXTS))
             ours, losses = seconds(model, inject, batch)
             theirs, expected = seconds(model, plain, batch)
             largest = max(largest, *(abs(a - b) for a, b in zip(losses, expected, strict=True)))
@@ -78,8 +78,15 @@ def main() -> None:
                 times["ours"].append(ours)
                 times["plain"].append(theirs)
     ours, theirs = (statistics.median(values) for values in times.values())
-    print(f"ours {ours:.2f} s, plain {theirs:.2f} s, {torch.get_num_threads()} threads, bfloat16, median of {rounds}")
-    print(f"ratio {theirs / ours:.1f}, largest difference between losses {largest:.4f}")
+    common.report(
+        "edit_step",
+        ["", "s a step", "ratio", "largest difference"],
+        [["ours", ours, 1.0, ""], ["plain loop", theirs, theirs / ours, largest]],
+        [f"{2 * FACTS} facts and {TEXTS} passages a step, bfloat16, median of {rounds} steps; the losses are compared"],
+        ratio=theirs / ours,
+        max_abs_difference=largest,
+        n=2 * FACTS,
+    )
 
 
 if __name__ == "__main__":
