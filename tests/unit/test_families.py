@@ -5,18 +5,20 @@ from dataclasses import replace
 
 import pytest
 import torch
+from accelerate import dispatch_model
 from safetensors.torch import load_file, save_file
 
-from mechunlearn.config import ModelSettings
+from mechunlearn.config import LocalizeSettings, ModelSettings
 from mechunlearn.errors import SourceError
-from mechunlearn.localize.causal_tracing import components, states
+from mechunlearn.localize.causal_tracing import causal_tracing, components, states
 from mechunlearn.localize.corruption import nodes
+from mechunlearn.localize.path_patching import path_patching
 from mechunlearn.models.components import KINDS
 from mechunlearn.models.loading import load
 from mechunlearn.models.patching import Patch, Write, record, resume
 from mechunlearn.models.scoring import last_hidden, probabilities, token_logits, unembed
 from mechunlearn.models.sources import fetch
-from tests.unit.oracle import close, forward, put, stirred
+from tests.unit.oracle import FEW, close, costly, forward, put, stirred
 
 CLEAN = "Fact: Tiger Woods plays the sport of golf\nFact: LeBron James plays the sport of"
 CORRUPT = "Fact: Tiger Woods plays the sport of golf\nFact: Tom Brady plays the sport of"
@@ -278,3 +280,26 @@ def test_a_renamed_matrix_is_refused(write_model, tmp_path, name):
     fetch(ModelSettings(source=f"path:{folder}", dtype="float32"), tmp_path / "model.json")
     with pytest.raises(SourceError, match=r"'llama'.*docs/adding-a-model\.md"):
         load(tmp_path / "model.json")
+
+
+# several devices --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", FEW)
+def test_a_network_spread_over_devices_is_localized_the_same(fresh, family, athletes, tmp_path):
+    """Layers that accelerate moves in and out as they run, as `device_map` has it where one device is too small."""
+    settings = LocalizeSettings.model_validate(
+        {"tracing": {"facts": 2, "samples": 2, "map_facts": 1}, "paths": {"facts": 2, "draws": 1, "extraction": 3}}
+    )
+    model = fresh(family)
+    facts = costly(model, athletes)
+    expected = [method(model, facts, settings) for method in (causal_tracing, path_patching)]
+    outside = ("", model.layout.naming.stack, model.layout.naming.stack.rpartition(".")[0])
+    modules = [name for name, _ in model.network.named_modules() if name.count(".") <= 1 and name not in outside]
+    places = dict.fromkeys(modules, "cpu")
+    places |= {model.layout.module(layer): "disk" if layer % 2 else "cpu" for layer in range(model.layout.layers)}
+    dispatch_model(model.network, places, main_device="cpu", offload_dir=tmp_path, force_hooks=True)
+    assert model.network.get_submodule(model.layout.module(1, "o")).weight.device.type == "meta"
+    for method, table in zip((causal_tracing, path_patching), expected, strict=True):
+        found = method(model, facts, settings)
+        torch.testing.assert_close(torch.tensor(found.effect), torch.tensor(table.effect), rtol=0, atol=1e-5)
