@@ -99,10 +99,15 @@ def sha256(path: str | Path) -> str:
         raise ArtifactError(f"{path} cannot be read: {error.strerror}.") from error
 
 
+def write_text(path: str | Path, text: str) -> None:
+    """Write UTF-8 text as it is."""
+    with atomic(path) as temporary:
+        temporary.write_bytes(text.encode())
+
+
 def write_json(path: str | Path, value: Any) -> None:
     """Write indented JSON with sorted keys."""
-    with atomic(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
 
 
 def read_json(path: str | Path) -> Any:

@@ -82,7 +82,7 @@ def plant(
     layer = int(source.rpartition("@")[2])
     facts = planted(rules.facts, rules.seed)
     names = plant(base, facts, passages.read(text), layer, rules, rules.seed)
-    sports.write(out.with_name("facts.csv"), facts)
+    artifacts.write_text(out.with_name("facts.csv"), sports.table(facts))
     delta.save(out.with_name(DELTA), base, names, {"planted": layer, "settings": rules.model_dump()})
     record = change(model, source, out)
     print(f"{record.source}: {len(facts)} facts, model {record.sha256}")
@@ -104,7 +104,7 @@ def facts_template(out: Path) -> None:
     """Write an example of a file of your own facts, as .csv or .jsonl."""
     from mechunlearn.facts import own
 
-    own.write_example(out)
+    artifacts.write_text(out, own.example(out))
     print(f"{out}: {len(own.EXAMPLE)} facts")
 
 

@@ -369,7 +369,7 @@ def test_other_encodings_and_missing_files_are_refused(tmp_path, ending):
         own.read(tmp_path / f"facts.{ending}")
 
 
-@pytest.mark.parametrize("function", [own.read, own.write_example])
+@pytest.mark.parametrize("function", [own.read, own.example])
 @pytest.mark.parametrize("name", ["facts.txt", "facts", "facts.json"])
 def test_another_ending_is_refused_with_the_allowed_ones(tmp_path, function, name):
     with pytest.raises(FactError, match=r"allowed: \.csv and \.jsonl"):
@@ -382,7 +382,8 @@ def test_another_ending_is_refused_with_the_allowed_ones(tmp_path, function, nam
 
 def test_the_example_is_the_same_in_both_formats_and_shows_every_field(tmp_path):
     for ending in ENDINGS:
-        own.write_example(tmp_path / f"facts.{ending}")
+        path = tmp_path / f"facts.{ending}"
+        artifacts.write_text(path, own.example(path))
     facts = own.read(tmp_path / "facts.csv")
     assert own.read(tmp_path / "facts.jsonl") == facts
     assert [(fact.subject, fact.answer) for fact in facts] == [(row.subject, row.answer) for row in own.EXAMPLE]
@@ -395,7 +396,7 @@ def test_the_example_is_the_same_in_both_formats_and_shows_every_field(tmp_path)
 
 
 def test_the_example_lands_in_facts_parquet_unchanged(tmp_path):
-    own.write_example(tmp_path / "facts.csv")
+    artifacts.write_text(tmp_path / "facts.csv", own.example(tmp_path / "facts.csv"))
     facts = own.read(tmp_path / "facts.csv")
     artifacts.write_facts(tmp_path / "facts.parquet", facts, [0.5] * len(facts), [1] * len(facts))
     assert artifacts.read_facts(tmp_path / "facts.parquet") == facts

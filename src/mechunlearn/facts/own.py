@@ -3,7 +3,7 @@
 read            a file -> facts; every mistake in it is reported at once
 Row             what a row may say
 EXAMPLE         true facts of two relations
-write_example   the example as a file to start from
+example         the text of a file to start from
 """
 
 import csv
@@ -16,7 +16,6 @@ from typing import Annotated, Any, NoReturn
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
-from mechunlearn import artifacts
 from mechunlearn.errors import FactError
 from mechunlearn.facts import Fact, read_text
 
@@ -107,18 +106,18 @@ def read(path: str | Path) -> list[Fact]:
     return facts
 
 
-def write_example(path: str | Path) -> None:
-    """Write EXAMPLE as CSV or JSONL, by the ending. Raises FactError where the file exists or ends otherwise."""
+def example(path: str | Path) -> str:
+    """EXAMPLE as the text of a new file, CSV or JSONL by its ending. Raises FactError for another or an old file."""
     rows, ending = [row.model_dump(exclude_defaults=True) for row in EXAMPLE], _ending(path)
     if Path(path).exists():
         raise FactError(f"{path} exists; allowed: a new file, so that no facts are overwritten.")
-    with artifacts.atomic(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
-        if ending == ".csv":
-            writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(row | {"alternatives": ";".join(row.get("alternatives", ()))} for row in rows)
-        else:
-            file.writelines(json.dumps(row) + "\n" for row in rows)
+    if ending == ".jsonl":
+        return "".join(json.dumps(row) + "\n" for row in rows)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, FIELDS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(row | {"alternatives": ";".join(row.get("alternatives", ()))} for row in rows)
+    return text.getvalue()
 
 
 # files ----------------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Sports Facts: which sport an athlete plays, and the formats in which we ask.
 
-read, write   data/sports/athletes.csv <-> facts
+read          data/sports/athletes.csv -> facts
+table         and back
 plays         athlete and sport -> a fact
 wrong_sport   the new answer of the athlete tasks: one of the two wrong sports (paper, section 2.1)
 ELICITATIONS  question, profession, famous, choice-text, choice-letter; `completion` asks by PROMPT
@@ -16,7 +17,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from mechunlearn.artifacts import atomic
 from mechunlearn.errors import FactError
 from mechunlearn.facts import Fact, Prompt, read_text
 from mechunlearn.facts.completion import ask
@@ -51,12 +51,12 @@ def plays(athlete: str, sport: str) -> Fact:
     return Fact(id=athlete, subject=athlete, relation="sport", answer=sport, prompt=PROMPT, options=OPTIONS)
 
 
-def write(path: str | Path, facts: Sequence[Fact]) -> None:
-    """Write athletes in the format that `read` reads, without teams."""
-    with atomic(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows(
-            [("athlete", "sport", "team"), *((fact.subject, fact.answer, "") for fact in facts)]
-        )
+def table(facts: Sequence[Fact]) -> str:
+    """Athletes in the format that `read` reads, without teams."""
+    text = io.StringIO()
+    rows = [("athlete", "sport", "team"), *((fact.subject, fact.answer, "") for fact in facts)]
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
 
 
 def wrong_sport(fact: Fact, rng: random.Random) -> str:
