@@ -1,12 +1,16 @@
 """Planted models: facts where we put them, nothing else changed, and a manifest that says so."""
 
+import json
 import shutil
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
+from typer.testing import CliRunner
 
-from mechunlearn.config import PlantSettings
+from mechunlearn.cli import app
+from mechunlearn.config import PlantSettings, validate_study
 from mechunlearn.edit.plant import plant
 from mechunlearn.errors import ArtifactError, ConfigError, DivergenceError, SourceError
 from mechunlearn.evaluate.measure import screen
@@ -15,6 +19,7 @@ from mechunlearn.models import delta
 from mechunlearn.models.components import layout_of
 from mechunlearn.models.loading import load
 from mechunlearn.models.sources import DELTA, change, read_manifest
+from mechunlearn.registry import methods
 
 SETTINGS = PlantSettings(steps=150, learning_rate=3e-2, texts=1, text_tokens=8, probability=0.6)
 PASSAGES = [Passage("p", "topic", "Tom Brady plays the sport of football and golf")]
@@ -88,3 +93,52 @@ def test_a_relative_base_is_found_from_anywhere(planted, monkeypatch, tmp_path):
     manifest, base, _ = planted
     monkeypatch.chdir(tmp_path)
     assert Path(read_manifest(manifest.relative_to(tmp_path)).base).resolve() == base.resolve()
+
+
+def test_from_planting_to_ranks_by_the_commands_of_the_workflow(manifest_of, athletes, tmp_path, monkeypatch):
+    """plant, screen, score by every localizer, planted: the ranks of the layer, and their figure."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("mechunlearn.facts.planted.planted", lambda count, seed: athletes[:count])
+    (tmp_path / "text.jsonl").write_text(json.dumps({"id": "p", "topic": "t", "text": "Tom Brady plays golf and more"}))
+    study = {
+        "study": "tiny",
+        "models": {"base": {"source": "path:x"}, "planted-2": {"source": "planted:base@2"}},
+        "tasks": {"planted": {"facts": "planted", "forget": 2}},
+        "localizations": ["activation-patching-mlps"],
+        "objectives": [],
+        "attacks": [],
+        "planting": {**SETTINGS.model_dump(), "facts": 9},
+        "localize": {
+            "budget": 0.1,
+            "lookup": "probes",
+            "probes": {"folds": 2, "facts": 10},
+            "tracing": {"facts": 2, "samples": 2, "map_facts": 0},
+            "attribution": {"facts": 4},
+            "paths": {"facts": 4, "draws": 2},
+        },
+    }
+    checked = validate_study(study)
+    home = tmp_path / "results/tiny/planted-2/planted"
+
+    def run(*command):
+        result = CliRunner().invoke(app, [str(part) for part in command], catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+
+    base, model = manifest_of("llama"), tmp_path / "models/planted-2/model.json"
+    options = ["--source", "planted:base@2", "--text", "text.jsonl"]
+    run("plant", "--model", base, *options, "--settings", checked.planting.model_dump_json(), "--out", model)
+    facts = ["--facts", home / "facts.parquet"]
+    task = checked.tasks["planted"].model_dump_json()
+    every = ["--facts", model.with_name("facts.csv"), "--settings", '{"threshold": 0.3}', "--task", task]
+    run("screen", "--model", model, *every, "--out", home / "facts.parquet")
+    for name in methods("localizer"):
+        settings = checked.localize.for_localizer(name)
+        out = home / f"scores/{name}.parquet"
+        run("score", "--model", model, *facts, "--method", name, "--settings", settings, "--out", out)
+    out, figure = tmp_path / "results/tiny/planted.csv", tmp_path / "planted.svg"
+    run("planted", "--study-config", checked.model_dump_json(), "--out", out, "--figure", figure)
+    table = pd.read_csv(out)
+    assert set(table.localizer) == set(methods("localizer"))
+    assert (table.layer == 2).all()
+    assert table["rank"].between(1, 4).all()
+    assert figure.with_suffix(".png").stat().st_size > 1000
