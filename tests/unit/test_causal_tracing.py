@@ -1,10 +1,14 @@
 """Causal tracing against ROME's loop: one part, one noise sample, one whole forward at a time."""
 
+from contextlib import suppress
+from itertools import combinations
+
 import pandas as pd
 import pytest
 import torch
 
 from mechunlearn.config import LocalizeSettings, TraceSettings
+from mechunlearn.errors import FactError
 from mechunlearn.facts.completion import completion
 from mechunlearn.localize.causal_tracing import causal_tracing, corrupted_runs, roles, states
 from mechunlearn.models.components import KINDS
@@ -119,10 +123,13 @@ def test_components_can_be_restored_at_the_subject_alone(model, athletes):
 
 @pytest.mark.parametrize("family", FEW)
 def test_the_published_protocol_pools_answers_and_takes_shares_of_what_noise_costs(model, athletes):
-    rules, facts = settings("published", facts=3), likely(model, athletes)
-    facts = [facts[0], *(fact for fact in facts if fact.answer != facts[0].answer)][:2] + facts[-1:]
-    assert len({fact.answer for fact in facts}) > 1
-    assert_same(causal_tracing(model, facts, rules), by_hand(model, facts, rules))
+    rules = settings("published", facts=3)
+    for facts in combinations(likely(model, athletes), 3):
+        if len({fact.answer for fact in facts}) > 1:
+            with suppress(FactError):  # of a random model noise may raise the answers' probability
+                found = causal_tracing(model, facts, rules)
+                break
+    assert_same(found, by_hand(model, facts, rules))
 
 
 # rules ------------------------------------------------------------------------------------------------------------
