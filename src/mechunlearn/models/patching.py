@@ -103,7 +103,7 @@ def record(
     with patch(model, {model.embeddings: embedded} if embedded else {}), capture(model, [*boundaries, *parts]) as seen:
         hidden = model.network.base_model(input_ids=tokens, past_key_values=cache).last_hidden_state[:, -1]
     kept = [(layer.keys, layer.values) for layer in cache.layers]
-    return Run(tokens, [seen[boundary] for boundary in boundaries], kept, dict(seen), hidden)
+    return Run(tokens, [seen[boundary] for boundary in boundaries], kept, {part: seen[part] for part in parts}, hidden)
 
 
 @torch.no_grad()
