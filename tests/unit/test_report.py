@@ -98,24 +98,19 @@ def test_a_study_that_only_localizes_has_a_report(tmp_path, monkeypatch):
         assert word not in text
 
 
-def test_planted_models_are_told_together_and_folded_away_one_by_one(tmp_path, monkeypatch):
+def test_planted_models_are_told_together(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     tasks = {"real": {"facts": "sports", "forget": 16}, "made-up": {"facts": "planted", "forget": 16}}
     models = {"tiny": {"source": "path:a"}, **PLANTED}
     made = study("truth", ("causal-tracing", "attribution-patching"), models=models, tasks=tasks, objectives=[])
     complete(made)
     build_report(ROOT / "report/report.py", made, Path("report.html"), Path("report.ipynb"))
-    page = Path("report.html").read_text()
-    text = text_of(page)
+    text = text_of(Path("report.html").read_text())
     best = "“Activation patching”, “Causal tracing” and “Integrated gradients” (mean rank 1.0 [1.0, 1.0], first in 2 of"
     assert f"The layer in which facts were planted is ranked highest by {best} 2 models), lowest by " in text
     assert "Can the methods be trusted?" in text
     assert re.search(r"Figure \d+\. Which method finds the layer in which facts were planted\?", text)
     assert "a copy of tiny, and nothing else was changed; a copy each for the layers 3 and 7" in " ".join(text.split())
-    assert re.findall("<summary>(planted.*?)</summary>", page) == [
-        "planted-3, made-up: facts planted in layer 3",
-        "planted-7, made-up: facts planted in layer 7",
-    ]
     assert re.findall(r"Figure (\d+)\.", text) == [str(number) for number in range(1, text.count("Figure ") + 1)]
 
 
