@@ -13,7 +13,7 @@ from tests import checkout
 # A file that exists once a job of the phase has begun.
 BEGUN = {
     "fetch": "logs/smoke/screen/*.log",
-    "localize": "logs/smoke/localize/*/causal-tracing.log",
+    "localize": "logs/smoke/localize/*/attribution-patching.log",
     "edit": "logs/smoke/edit/*/*.log",
     "evaluate": "logs/smoke/evaluate/*/*-inject.log",
     "attack": "logs/smoke/attack/*/*.log",
