@@ -75,10 +75,9 @@ def plant(
     from mechunlearn.facts import text as passages
     from mechunlearn.facts.planted import planted
     from mechunlearn.models import delta
-    from mechunlearn.models.loading import load
     from mechunlearn.models.sources import DELTA, change
 
-    rules, base = settings_of(config.PlantSettings, settings), load(model)
+    rules, base = settings_of(config.PlantSettings, settings), _load(model)
     layer = int(source.rpartition("@")[2])
     facts = planted(rules.facts, rules.seed)
     names = plant(base, facts, passages.read(text), layer, rules, rules.seed)
@@ -113,10 +112,9 @@ def screen(model: Manifest, facts: Facts, settings: Settings, task: Annotated[st
     """Ask the base model every fact and give the known ones their roles in a task."""
     from mechunlearn.evaluate.measure import screen
     from mechunlearn.facts import roles, sports
-    from mechunlearn.models.loading import load
 
     every = sports.read(facts)
-    known, p_answer, rank = screen(load(model), every, settings_of(config.ScreenSettings, settings).threshold)
+    known, p_answer, rank = screen(_load(model), every, settings_of(config.ScreenSettings, settings).threshold)
     assigned = roles.assign(every, known, settings_of(config.TaskSettings, task), sports.wrong_sport)
     artifacts.write_facts(out, assigned, p_answer, rank)
     print(f"{sum(known)} of {len(every)} facts known")
@@ -126,9 +124,8 @@ def screen(model: Manifest, facts: Facts, settings: Settings, task: Annotated[st
 def score(model: Manifest, facts: Facts, method: Annotated[str, typer.Option()], settings: Settings, out: Out) -> None:
     """Score a model's components by one localizer, on the facts the model knows, once a run."""
     from mechunlearn import registry
-    from mechunlearn.models.loading import load
 
-    known, loaded = artifacts.read_facts(facts, *LOCALIZED), load(model)
+    known, loaded = artifacts.read_facts(facts, *LOCALIZED), _load(model)
     function, runs = registry.load("localizer", method), settings_of(config.LocalizeSettings, settings).runs()
     tables = [function(loaded, known, run).assign(seed=run.seed) for run in runs]
     artifacts.write_table(out, pd.concat(tables, ignore_index=True)[artifacts.SCORE_COLUMNS])
@@ -201,14 +198,13 @@ def edit(
     from mechunlearn.edit.train import edit
     from mechunlearn.facts import text as passages
     from mechunlearn.models import delta
-    from mechunlearn.models.loading import load
 
     chosen, rules = artifacts.read_selection(selection), settings_of(config.EditSettings, settings)
     training, _ = passages.split(passages.read(text), held_out)
     known = artifacts.read_facts(facts, *EDITED)
     about = {"localization": chosen.localization, "objective": objective, "settings": rules.model_dump()}
     for number in seed:
-        base = load(model)
+        base = _load(model)
         names, history = edit(base, known, training, chosen, objective, rules, number)
         folder = out / f"seed{number}"
         artifacts.write_json(folder / "history.json", history)
@@ -378,12 +374,18 @@ def report(
     print(out)
 
 
+def _load(model: Path) -> Any:
+    """A model in the format that is fastest here."""
+    from mechunlearn.models.loading import fastest, load
+
+    return load(model, fastest(model))
+
+
 def _edited(model: Path, edits: Path | None, seed: int) -> Any:
     """The base model, or one seed's edit of it."""
     from mechunlearn.models import delta
-    from mechunlearn.models.loading import load
 
-    loaded = load(model)
+    loaded = _load(model)
     if edits:
         delta.apply(edits / f"seed{seed}" / "delta.safetensors", loaded)
     return loaded

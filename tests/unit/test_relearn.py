@@ -64,7 +64,7 @@ def test_every_fact_is_measured_once_a_stage(tiny, athletes, both):
 
 
 def test_stage_zero_is_the_model_before(model, athletes):
-    with torch.autocast("cpu", torch.bfloat16):
+    with model.autocast():
         before = {row["fact"]: row for row in score(model, [completion(fact)[0] for fact in athletes])}
     for row in attacked(model, athletes):
         if row["stage"] == "relearned@0":

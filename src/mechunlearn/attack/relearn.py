@@ -58,7 +58,7 @@ def relearn(
                 steps=settings.steps[-1],
                 learning_rate=settings.learning_rate,
                 clip=1.0,
-                device=model.device,
+                model=model,
                 what=f"relearning half {number + 1}, seed {seed}",
             )
             measured = [*unseen, *kept, *trained]
@@ -92,7 +92,7 @@ def _measure(model: Model, facts: Sequence[Fact], step: int, seed: int) -> list[
     """Rows through the training prompt, adapters on but dropout off."""
     ask, roles = method("elicitation", "completion"), {fact.id: fact.role for fact in facts}
     model.network.eval()
-    with torch.autocast(model.device.type, torch.bfloat16):
+    with model.autocast():
         rows = score(model, [ask(fact)[0] for fact in facts])
     model.network.train()
     place = {"seed": seed, "stage": f"relearned@{step}", "elicitation": "completion"}

@@ -53,7 +53,7 @@ def plant(
             steps=settings.steps,
             learning_rate=settings.learning_rate,
             clip=1.0,
-            device=model.device,
+            model=model,
             what=f"planting in layer {layer}",
         ):
             if weakest > settings.probability:

@@ -39,9 +39,8 @@ def edit(
 
     The last row of the history is the first batch again, so that first and last can be compared.
 
-    Compute runs in bfloat16 and the trained weights are kept in float32, on a GPU and a CPU alike; afterwards they
-    go back to the model's own format. Raises DivergenceError where the loss stops being finite or ends above where
-    it started.
+    The trained weights are kept in float32 and go back to the model's own format afterwards. Raises DivergenceError
+    where the loss stops being finite or ends above where it started.
     """
     loss_of, rng = method("objective", objective), random.Random(f"edit-{seed}")
     forget = draw([example(model, fact, fact.new_answer) for fact in facts if fact.role == "forget"], rng)
@@ -68,11 +67,11 @@ def edit(
                 steps=settings.steps,
                 learning_rate=settings.learning_rate,
                 clip=settings.clip,
-                device=model.device,
+                model=model,
                 what=f"editing {selection.localization}, seed {seed}",
             )
         ]
-        with torch.no_grad(), torch.autocast(model.device.type, torch.bfloat16):
+        with torch.no_grad(), model.autocast():
             final = {name: term.item() for name, term in loss_of(model, first, settings).items()}
         history.append({"step": settings.steps, "loss": sum(final.values()), **final})
     _check(history, settings)
@@ -110,7 +109,7 @@ def trainable(model: Model, selection: Selection) -> Iterator[dict[str, torch.nn
         for name, parameter in chosen.items():
             parameter.requires_grad_(False)
             parameter.grad = None
-            parameter.data = parameter.data.to(formats[name])
+            parameter.data = parameter.data.to(model.stored).to(formats[name])
 
 
 def _check(history: Sequence[dict[str, float]], settings: EditSettings) -> None:

@@ -22,7 +22,7 @@ from mechunlearn.models.model import Model
 def save(path: str | Path, model: Model, names: list[str], about: dict[str, Any]) -> None:
     """Write the named parameters of an edited model, with the hash of the base it belongs to."""
     parameters = dict(model.network.named_parameters())
-    tensors = {name: parameters[name].detach().cpu().contiguous() for name in sorted(names)}
+    tensors = {name: parameters[name].detach().cpu().to(model.stored).contiguous() for name in sorted(names)}
     # One entry, sorted: safetensors writes several in no fixed order, and equal edits shall have equal bytes.
     metadata = {"mechunlearn": json.dumps({"base": model.manifest.sha256, **about}, sort_keys=True)}
     with atomic(path) as temporary:

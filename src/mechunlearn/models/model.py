@@ -35,6 +35,17 @@ class Model:
         device: torch.device = self.network.get_input_embeddings().weight.device
         return device
 
+    def autocast(self) -> torch.autocast:
+        """Training computes in bfloat16 where the network's weights are in 16 bits, else in their float32."""
+        half = self.network.dtype != torch.float32
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=half)
+
+    @property
+    def stored(self) -> torch.dtype:
+        """The format in which the model's weights are kept on disk, whichever they were loaded in."""
+        dtype: torch.dtype = getattr(torch, self.manifest.dtype)
+        return dtype
+
     @property
     def width(self) -> int:
         """How wide the residual stream is: d_model."""

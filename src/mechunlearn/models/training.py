@@ -2,7 +2,7 @@
 
 answer_losses   cross-entropy of answers after their prompts
 examples        facts and passages as token ids, handed out in shuffled passes
-descend         the loop: AdamW, cosine to zero, clipping, bfloat16 compute
+descend         the loop: AdamW, cosine to zero, clipping
 """
 
 import math
@@ -64,19 +64,19 @@ def descend(
     steps: int,
     learning_rate: float,
     clip: float,
-    device: torch.device,
+    model: Model,
     what: str,
 ) -> Iterator[dict[str, float]]:
     """Take so many steps down the sum of `terms()`; after each, yield its number and the losses before it.
 
-    AdamW without weight decay, cosine schedule to zero without warm-up (paper A.6), gradient norm clipped; compute
-    in bfloat16, parameters in float32. Raises DivergenceError at a loss or gradient that is not finite.
+    AdamW without weight decay, cosine schedule to zero without warm-up (paper A.6), gradient norm clipped; parameters
+    in float32. Raises DivergenceError at a loss or gradient that is not finite.
     """
     parameters = list(parameters)
     optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
     for step in track(range(1, steps + 1), what):
-        with torch.autocast(device.type, torch.bfloat16):
+        with model.autocast():
             losses = terms()
         loss = torch.stack(list(losses.values())).sum()
         if not math.isfinite(loss.item()):
