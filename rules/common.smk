@@ -45,7 +45,7 @@ def sources(*modules):
 
 
 def localizer_sources(wildcards):
-    return sources(registry.methods("localizer")[wildcards.localizer], *ASKS)
+    return sources("mechunlearn.localize.score", registry.methods("localizer")[wildcards.localizer], *ASKS)
 
 
 def edit_sources(wildcards):

@@ -193,6 +193,15 @@ def model(tiny, family):
 
 
 @pytest.fixture
+def no_gradients():
+    """For tests that compare runs by hooks of their own."""
+    import torch
+
+    with torch.no_grad():
+        yield
+
+
+@pytest.fixture
 def fresh(manifest_of):
     """(family, dtype) -> a model of this test's own."""
     from mechunlearn.models.loading import load

@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-import pandas as pd
 import typer
 
 from mechunlearn import artifacts, config
@@ -123,12 +122,10 @@ def screen(model: Manifest, facts: Facts, settings: Settings, task: Annotated[st
 @app.command()
 def score(model: Manifest, facts: Facts, method: Annotated[str, typer.Option()], settings: Settings, out: Out) -> None:
     """Score a model's components by one localizer, on the facts the model knows, once a run."""
-    from mechunlearn import registry
+    from mechunlearn.localize.score import score
 
-    known, loaded = artifacts.read_facts(facts, *LOCALIZED), _load(model)
-    function, runs = registry.load("localizer", method), settings_of(config.LocalizeSettings, settings).runs()
-    tables = [function(loaded, known, run).assign(seed=run.seed) for run in runs]
-    artifacts.write_table(out, pd.concat(tables, ignore_index=True)[artifacts.SCORE_COLUMNS])
+    known, rules = artifacts.read_facts(facts, *LOCALIZED), settings_of(config.LocalizeSettings, settings)
+    artifacts.write_table(out, score(_load(model), known, method, rules))
 
 
 @app.command()

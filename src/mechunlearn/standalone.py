@@ -35,6 +35,7 @@ def localize(
     localization that does not exist and FactError where the model knows no fact.
     """
     from mechunlearn.evaluate.measure import screen
+    from mechunlearn.localize.score import score
     from mechunlearn.localize.select import select
     from mechunlearn.localize.stability import stability
     from mechunlearn.models.loading import load
@@ -61,9 +62,7 @@ def localize(
     scorer = settings.scorer(localization)
     table = None
     if scorer is not None:
-        function = registry.load("localizer", scorer)
-        runs = [function(loaded, chosen, run).assign(seed=run.seed) for run in settings.runs()]
-        table = pd.concat(runs, ignore_index=True)[artifacts.SCORE_COLUMNS]
+        table = score(loaded, chosen, scorer, settings)
         artifacts.write_table(out / "scores" / f"{scorer}.parquet", table)
     selection = select(localization, loaded.layout, settings, table, None)
     if table is not None:

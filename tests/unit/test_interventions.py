@@ -16,12 +16,6 @@ def model(tiny, family):
     return stirred(tiny(family))
 
 
-@pytest.fixture
-def no_gradients():
-    with torch.no_grad():
-        yield
-
-
 def run(model, text, length=None, **options):
     ids = model.encode(text)[:length]
     return model.network(input_ids=torch.tensor([ids]), **options)

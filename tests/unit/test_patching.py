@@ -16,12 +16,6 @@ pytestmark = pytest.mark.usefixtures("no_gradients")
 
 
 @pytest.fixture
-def no_gradients():
-    with torch.no_grad():
-        yield
-
-
-@pytest.fixture
 def model(tiny, family):
     return stirred(tiny(family))
 
