@@ -18,7 +18,7 @@ import torch
 
 from benchmarks import common
 from mechunlearn.localize.corruption import COLUMNS, Pair, logit_difference, pairs
-from mechunlearn.localize.path_patching import Extraction, _runs, contributions, direct, extracting, through
+from mechunlearn.localize.path_patching import Extraction, contributions, direct, extracting, recorded, through
 from mechunlearn.models.interventions import Part, capture, patch
 from mechunlearn.models.model import Model
 
@@ -30,14 +30,14 @@ Values = dict[Part, torch.Tensor]
 
 def ours_direct(model: Model, pair: Pair) -> torch.Tensor:
     """The metric of every path straight to the answer: (layers, heads + 1), the MLP last."""
-    clean, corrupt = _runs(model, pair)
+    clean, corrupt = recorded(model, pair)
     heads, mlps = contributions(model, clean, corrupt)
     return direct(model, corrupt, torch.cat([heads, mlps[:, None, -1]], 1), pair.tokens)
 
 
 def ours_through(model: Model, pair: Pair, extraction: Extraction) -> torch.Tensor:
     """The metric of every MLP's paths through the extraction components: (layers,)."""
-    clean, corrupt = _runs(model, pair)
+    clean, corrupt = recorded(model, pair)
     _, mlps = contributions(model, clean, corrupt)
     return through(model, corrupt, mlps[None], extraction, pair.tokens)[0]
 
@@ -46,7 +46,7 @@ def extracted(model: Model, found: list[Pair], metrics: list[torch.Tensor]) -> E
     """The extraction components, as the localizer chooses them."""
     rows = []
     for pair, values in zip(found, metrics, strict=True):
-        effects = values - logit_difference(model, _runs(model, pair)[1].hidden, pair.tokens)
+        effects = values - logit_difference(model, recorded(model, pair)[1].hidden, pair.tokens)
         for layer, (*heads, mlp) in enumerate(effects.tolist()):
             rows += [(pair.fact, layer, "direct-head", head, "", effect) for head, effect in enumerate(heads)]
             rows.append((pair.fact, layer, "direct-mlp", -1, "", mlp))

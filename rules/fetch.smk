@@ -13,12 +13,12 @@ rule fetch_model:
         code=sources("mechunlearn.models.sources"),
     output:
         "models/{model}/model.json",
-    wildcard_constraints:
-        model=one_of(WHOLE),
     log:
         "logs/fetch_model/{model}.log",
     benchmark:
         "models/{model}/timing.tsv"
+    wildcard_constraints:
+        model=one_of(WHOLE),
     conda:
         "../envs/torch.yaml"
     threads: 1
@@ -44,12 +44,12 @@ rule plant:
         model="models/{model}/model.json",
         delta="models/{model}/delta.safetensors",
         facts="models/{model}/facts.csv",
-    wildcard_constraints:
-        model=one_of(PLANTED),
     log:
         "logs/plant/{model}.log",
     benchmark:
         "models/{model}/timing.tsv"
+    wildcard_constraints:
+        model=one_of(PLANTED),
     conda:
         "../envs/torch.yaml"
     threads: 1

@@ -140,7 +140,7 @@ def localize(
         float, typer.Option(help="Share of the parameters to select, where the method has no own.")
     ] = 0.1,
     threshold: Annotated[float, typer.Option(help="A fact is known where its answer has more than this.")] = 0.5,
-    dtype: Annotated[config.Format, typer.Option(help="The number format to run in.")] = "bfloat16",
+    dtype: Annotated[config.Format, typer.Option(help="The number format of the weights.")] = "bfloat16",
     settings: Annotated[str, typer.Option(help="JSON of the `localize` block of the configuration.")] = "{}",
 ) -> None:
     """Find the parts of a model that hold your facts: which layers should be edited?"""

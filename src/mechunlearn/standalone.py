@@ -38,7 +38,7 @@ def localize(
     from mechunlearn.localize.score import score
     from mechunlearn.localize.select import select
     from mechunlearn.localize.stability import stability
-    from mechunlearn.models.loading import load
+    from mechunlearn.models.loading import fastest, load
     from mechunlearn.models.sources import fetch, locate
 
     names = [*registry.localizations(), *settings.layers]
@@ -49,7 +49,7 @@ def localize(
         manifest = out / "model.json"
         fetch(ModelSettings(source=locate(model), dtype=dtype), manifest)
     every = artifacts.read_facts(facts) if facts.suffix == ".parquet" else own.read(facts)
-    loaded = load(manifest)
+    loaded = load(manifest, fastest(manifest))
     known, p_answer, rank = screen(loaded, every, threshold)
     chosen = [fact for fact, knows in zip(every, known, strict=True) if knows]
     if not chosen:

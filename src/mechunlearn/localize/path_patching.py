@@ -1,6 +1,7 @@
 """Path patching: which MLPs feed the components that bring out the answer (Guo et al. 2025, 2.2 and A.2.2).
 
 path_patching   direct effects on the answer, then direct effects through the extraction components
+recorded        the clean and the corrupted run of a pair
 contributions   what a clean value would change in the residual stream, for every head and MLP
 direct          the effect of such changes on the answer when nothing between may react
 through         their effect when only the extraction components may react
@@ -58,7 +59,7 @@ def path_patching(model: Model, facts: Sequence[Fact], settings: LocalizeSetting
     found = pairs(model, facts[: rules.facts], settings.attribution.corruption, settings.seed)
     lost, rows = [], []
     for pair in track(found, "direct paths to the answer"):
-        clean, corrupt = _runs(model, pair)
+        clean, corrupt = recorded(model, pair)
         heads, mlps = contributions(model, clean, corrupt)
         low = logit_difference(model, corrupt.hidden, pair.tokens)
         lost.append(float(logit_difference(model, clean.hidden, pair.tokens) - low))
@@ -78,7 +79,7 @@ def path_patching(model: Model, facts: Sequence[Fact], settings: LocalizeSetting
         )
     generator = torch.Generator().manual_seed(settings.seed)
     for pair in track(found, "paths to the extraction components"):
-        clean, corrupt = _runs(model, pair)
+        clean, corrupt = recorded(model, pair)
         _, mlps = contributions(model, clean, corrupt)
         noise = torch.randn(rules.draws, *mlps.shape, generator=generator).to(mlps)
         noise *= mlps.norm(dim=-1, keepdim=True) / noise.norm(dim=-1, keepdim=True)
@@ -91,7 +92,7 @@ def path_patching(model: Model, facts: Sequence[Fact], settings: LocalizeSetting
     return normalised(pd.DataFrame(rows, columns=COLUMNS), lost)
 
 
-def _runs(model: Model, pair: Pair) -> tuple[Run, Run]:
+def recorded(model: Model, pair: Pair) -> tuple[Run, Run]:
     """The clean and the corrupted run, with what heads and MLPs write."""
     layout, start = model.layout, pair.subject[0]
     parts: list[Part] = []

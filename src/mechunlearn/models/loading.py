@@ -1,8 +1,8 @@
 """Loading a fetched model: verified weights on the right device, parts where we look for them.
 
-load    manifest -> Model
-fastest  the number format to load it in, where either will do
-check   the network is made as its layout says
+load      manifest -> Model
+fastest   the number format to load it in, where either will do
+check     the network is made as its layout says
 """
 
 import logging
