@@ -13,7 +13,7 @@ from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, Repo
 from mechunlearn.config import ModelSettings
 from mechunlearn.errors import ArtifactError, FactError, SourceError
 from mechunlearn.facts import Prompt
-from mechunlearn.models.loading import load
+from mechunlearn.models.loading import fastest, load
 from mechunlearn.models.sources import fetch, read_manifest, verify
 from mechunlearn.registry import load as method
 from mechunlearn.registry import methods
@@ -28,6 +28,18 @@ def copied(manifest_of, tmp_path):
     record = read_manifest(manifest_of("llama"))
     folder = shutil.copytree(record.folder, tmp_path / "llama")
     return replace(record, folder=str(folder)), folder
+
+
+@pytest.mark.parametrize(
+    ("able", "expected"),
+    [({}, "float32"), ({"avx512_f": True, "amx_bf16": False}, "float32")]
+    + [({name: True}, "bfloat16") for name in ("amx_bf16", "avx512_bf16")],
+)
+def test_a_model_runs_in_16_bits_only_where_the_cpu_multiplies_them(manifest_of, monkeypatch, able, expected):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
+    assert fastest(manifest_of("llama", "bfloat16")) == expected
+    assert fastest(manifest_of("llama")) == "float32"
 
 
 def test_prompts_begin_with_bos_where_the_family_was_trained_so(model, family):
