@@ -111,13 +111,15 @@ def test_text_nll_is_each_passages_own_cross_entropy(model):
     assert text_nll(model, passages[::-1]) == close(expected[::-1])
 
 
-def test_batches_hold_every_sequence_once_within_the_budget():
+def test_batches_hold_every_sequence_once_within_one_group_and_the_budget():
     rng = random.Random(0)
     for _ in range(50):
         sequences = [[0] * rng.randint(1, 30) for _ in range(rng.randint(1, 40))]
-        batches = scoring._batches(sequences, 64)
+        groups = [rng.randint(0, 2) for _ in sequences]
+        batches = scoring._batches(sequences, 64, groups)
         assert sorted(index for batch in batches for index in batch) == list(range(len(sequences)))
         assert all(len(batch) * max(len(sequences[index]) for index in batch) <= 64 for batch in batches)
+        assert all(len({groups[index] for index in batch}) == 1 for batch in batches)
 
 
 def test_the_common_prefix_leaves_every_sequence_a_token_of_its_own():

@@ -12,6 +12,7 @@ read. Prompts are padded on the right: attention is causal, so padding changes n
 """
 
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -107,7 +108,8 @@ def score(model: Model, prompts: Sequence[Prompt]) -> list[dict[str, Any]]:
     """One row a prompt, in the order given: p_true, p_new, p_options, rank, choice, argmax (see artifacts)."""
     sequences = [model.encode(prompt.text) for prompt in prompts]
     rows: list[dict[str, Any]] = [{} for _ in prompts]
-    for batch in _batches(sequences):
+    # Prompts of one order begin alike, which is run once a batch.
+    for batch in _batches(sequences, BATCH_TOKENS, [prompt.order for prompt in prompts]):
         logits = unembed(model, last_hidden(model, [sequences[index] for index in batch]))
         probabilities = logits.softmax(-1)
         for index, row in zip(batch, probabilities, strict=True):
@@ -142,7 +144,7 @@ def text_nll(model: Model, passages: Sequence[Passage]) -> list[float]:
     """Mean cross-entropy a token of each passage, in nats."""
     sequences = [model.encode(passage.text) for passage in passages]
     values = [0.0] * len(passages)
-    for batch in _batches(sequences, BATCH_TOKENS // 8):
+    for batch in _batches(sequences, BATCH_TOKENS // 8, [0] * len(sequences)):
         losses = text_losses(model, [sequences[index] for index in batch])
         for index, loss in zip(batch, losses.tolist(), strict=True):
             values[index] = loss
@@ -160,15 +162,18 @@ def text_losses(model: Model, sequences: Sequence[Sequence[int]]) -> torch.Tenso
     return torch.zeros(len(sequences), device=losses.device).index_add(0, rows, losses) / (lengths - 1)
 
 
-def _batches(sequences: Sequence[Sequence[int]], tokens: int = BATCH_TOKENS) -> list[list[int]]:
-    """Indices in batches of similar length, at most `tokens` padded tokens each."""
-    order = sorted(range(len(sequences)), key=lambda index: (len(sequences[index]), index))
+def _batches(sequences: Sequence[Sequence[int]], tokens: int, groups: Sequence[int]) -> list[list[int]]:
+    """Indices in batches of one group and similar length, at most `tokens` padded tokens each."""
     batches: list[list[int]] = []
-    for index in order:
-        if batches and (len(batches[-1]) + 1) * len(sequences[index]) <= tokens:
-            batches[-1].append(index)
-        else:
-            batches.append([index])
+    order = sorted(range(len(sequences)), key=lambda index: (groups[index], len(sequences[index]), index))
+    for _, members in groupby(order, key=lambda index: groups[index]):
+        batch: list[int] = []
+        for index in members:
+            if batch and (len(batch) + 1) * len(sequences[index]) > tokens:
+                batches.append(batch)
+                batch = []
+            batch.append(index)
+        batches.append(batch)
     return batches
 
 
