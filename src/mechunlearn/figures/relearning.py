@@ -61,7 +61,7 @@ def _lines(axes: Axes, metrics: pd.DataFrame, objective: str, role: str, steps: 
         axes.axhline(level.value, color="black", linestyle=(0, (3, 1.5)), linewidth=1.2, label="_base")
         ends["base"] = level.value
     style.share_axis(axes, low=-0.02)
-    axes.set_xlim(steps[0] - 0.07 * span, steps[-1] + 0.07 * span)
+    axes.set_xlim(steps[0] - 0.1 * span, steps[-1] + 0.1 * span)
     axes.set_xticks(steps)
     axes.set_xlabel("Steps of relearning")
     return ends
