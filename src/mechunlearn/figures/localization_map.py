@@ -14,13 +14,13 @@ from mechunlearn.figures import data, style, words
 from mechunlearn.registry import budgeted, figure
 
 TITLE = "Where each method points"
+LOST = "how much of the answer is lost when one component's output comes from a question about another subject"
 METHODS = {
     "causal-tracing": "the probability that the answer regains when causal tracing blurs the subject of the question "
     "and puts one component's clean output back",
-    "activation-patching": "how much of the answer is lost when one component's output comes from a question about "
-    "another subject",
-    "attribution-patching": "the same as activation patching, estimated from gradients",
-    "integrated-gradients": "the same as activation patching, estimated from gradients along the way",
+    "activation-patching": LOST,
+    "attribution-patching": f"{LOST}, estimated from gradients",
+    "integrated-gradients": f"{LOST}, estimated from gradients along the way",
 }
 PANEL, ROW = 0.95, 0.36  # inches
 
