@@ -7,6 +7,7 @@ from snakemake.exceptions import WorkflowError
 from mechunlearn import registry, study as layout
 from mechunlearn.config import validate_study
 from mechunlearn.errors import UserError
+from mechunlearn.facts.sets import SETS
 from mechunlearn.timing import closing_lines
 
 try:
@@ -107,7 +108,8 @@ def edit_folder(wildcards):
 
 def dataset(wildcards):
     """Where a task's facts come from; planted ones lie beside their model."""
-    return f"models/{wildcards.model}/facts.csv" if wildcards.model in PLANTED else "data/sports/athletes.csv"
+    folder = f"models/{wildcards.model}" if wildcards.model in PLANTED else "data"
+    return f"{folder}/{SETS[STUDY.tasks[wildcards.task].facts].file}"
 
 
 def planted_base(wildcards):
@@ -147,7 +149,8 @@ def edit_settings(wildcards):
 
 
 def evaluate_settings(wildcards):
-    return STUDY.evaluate.model_dump_json(include={"elicitations", "texts"})
+    evaluate = STUDY.evaluate.model_copy(update={"elicitations": STUDY.asked(wildcards.task)})
+    return evaluate.model_dump_json(include={"elicitations", "texts"})
 
 
 def gate_settings(wildcards):

@@ -73,7 +73,7 @@ rule plant:
 rule fetch_data:
     input:
         source="src/mechunlearn/resources/{dataset}",
-        code=sources("mechunlearn.facts.sports", "mechunlearn.facts.text"),
+        code=sources("mechunlearn.facts.sets", "mechunlearn.facts.text"),
     output:
         "data/{dataset}",
     log:
@@ -91,7 +91,7 @@ rule screen:
     input:
         model="models/{model}/model.json",
         facts=dataset,
-        code=sources("mechunlearn.evaluate.measure", "mechunlearn.facts.roles", "mechunlearn.facts.sports", *ASKS),
+        code=sources("mechunlearn.evaluate.measure", "mechunlearn.facts.roles", "mechunlearn.facts.sets", *ASKS),
     output:
         f"{HOME}/facts.parquet",
     log:

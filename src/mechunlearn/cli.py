@@ -89,9 +89,11 @@ def plant(
 @app.command()
 def fetch_data(source: Path, out: Path) -> None:
     """Check a shipped dataset and put it into data/."""
-    from mechunlearn.facts import sports, text
+    from mechunlearn.facts import text
+    from mechunlearn.facts.sets import SETS
 
-    items = text.read(source) if source.suffix == ".jsonl" else sports.read(source)
+    read = {fact_set.file: fact_set.read for fact_set in SETS.values()}.get(f"{out.parent.name}/{out.name}", text.read)
+    items = read(source)
     with artifacts.atomic(out) as temporary:
         temporary.write_bytes(source.read_bytes())
     print(f"{out}: {len(items)} rows")
@@ -110,11 +112,13 @@ def facts_template(out: Path) -> None:
 def screen(model: Manifest, facts: Facts, settings: Settings, task: Annotated[str, typer.Option()], out: Out) -> None:
     """Ask the base model every fact and give the known ones their roles in a task."""
     from mechunlearn.evaluate.measure import screen
-    from mechunlearn.facts import roles, sports
+    from mechunlearn.facts import roles
+    from mechunlearn.facts.sets import SETS
 
-    every = sports.read(facts)
+    rules = settings_of(config.TaskSettings, task)
+    every = SETS[rules.facts].read(facts)
     known, p_answer, rank = screen(_load(model), every, settings_of(config.ScreenSettings, settings).threshold)
-    assigned = roles.assign(every, known, settings_of(config.TaskSettings, task), sports.wrong_sport)
+    assigned = roles.assign(every, known, rules, SETS[rules.facts].new_answer)
     artifacts.write_facts(out, assigned, p_answer, rank)
     print(f"{sum(known)} of {len(every)} facts known")
 

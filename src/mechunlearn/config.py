@@ -69,8 +69,9 @@ class ModelSettings(Settings):
 class TaskSettings(Settings):
     """One set of facts to forget, and how it is drawn."""
 
-    facts: Literal["sports", "planted"] = Field(
-        description="The fact set: `sports`, or `planted` for the fictitious athletes of planted models."
+    facts: Literal["sports", "counterfact", "planted"] = Field(
+        description="The fact set: `sports`, `counterfact` for facts of many relations, or `planted` for the "
+        "fictitious athletes of planted models."
     )
     forget: int = Field(ge=2, description="How many known facts are edited (paper: 16 or 64 athletes).")
     draw: Literal["seeded", "first"] = Field(
@@ -291,9 +292,13 @@ class EvaluateSettings(Settings):
     """What is measured before and after an edit."""
 
     elicitations: list[str] = Field(
-        default=["completion", "question", "profession", "famous", "choice-text", "choice-letter"],
+        default=[
+            *("completion", "question", "profession", "famous", "choice-text", "choice-letter"),
+            *("paraphrase-1", "paraphrase-2", "paraphrase-3"),
+        ],
         min_length=1,
-        description="The formats a fact is asked in. `completion` is the training prompt.",
+        description="The formats a fact is asked in, as far as they fit a task's facts: `completion`, the training "
+        "prompt, fits all, the paraphrases fit `counterfact`, and the others fit athletes.",
     )
     texts: int = Field(default=48, ge=1, description="Held-out text passages for the general cross-entropy.")
     gate: Probability = Field(
@@ -372,6 +377,12 @@ class Study(Settings):
                 raise ValueError(f"tasks.{name}.facts is {task.facts!r}, but every model is planted")
         return self
 
+    def asked(self, task: str) -> list[str]:
+        """The formats that fit a task's facts: those of its fact set's module, and the training prompt."""
+        modules, facts = registry.methods("elicitation"), self.tasks[task].facts
+        own = ("completion", "sports" if facts == "planted" else facts)
+        return [name for name in self.evaluate.elicitations if modules[name].rpartition(".")[2] in own]
+
     @model_validator(mode="after")
     def _known_names(self) -> "Study":
         draws = [name for name in [*self.localizations, *self.edit.learning_rates] if registry.baseline(name)]
@@ -393,6 +404,11 @@ class Study(Settings):
             raise ValueError(f"seeds is {self.seeds}: every number may stand there once.")
         if "completion" not in self.evaluate.elicitations:
             raise ValueError("evaluate.elicitations: `completion`, the training prompt, must be among them")
+        idle = set(self.evaluate.elicitations).difference(*map(self.asked, self.tasks))
+        if idle and "elicitations" in self.evaluate.model_fields_set:
+            raise ValueError(
+                f"evaluate.elicitations: {min(idle)!r} fits no task's facts; allowed with other tasks only"
+            )
         return self
 
 

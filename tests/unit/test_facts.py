@@ -27,7 +27,7 @@ IN_TWO_SPORTS = {
     "St. Louis Cardinals",
     "Chicago Cardinals",
 }
-ELICITATIONS = sorted(methods("elicitation"))
+ELICITATIONS = sorted(name for name, module in methods("elicitation").items() if not module.endswith(".counterfact"))
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +122,7 @@ def test_another_encoding_is_an_error_for_the_user(tmp_path):
 # elicitations ---------------------------------------------------------------------------------------------
 
 
-def test_there_are_six_formats():
+def test_athletes_are_asked_in_six_formats():
     assert ELICITATIONS == ["choice-letter", "choice-text", "completion", "famous", "profession", "question"]
 
 

@@ -43,6 +43,7 @@ ELICITATIONS = {
     "question": "Chatbot question",
     "profession": "Rephrased: profession",
     "famous": "Rephrased: fame",
+    **{f"paraphrase-{number}": f"Rephrased, {number}" for number in (1, 2, 3)},
     "choice-text": "Multiple choice, in words",
     "choice-letter": "Multiple choice, by letter",
     "paraphrase": "Paraphrase",
