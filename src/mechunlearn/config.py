@@ -405,7 +405,7 @@ class Study(Settings):
         if "completion" not in self.evaluate.elicitations:
             raise ValueError("evaluate.elicitations: `completion`, the training prompt, must be among them")
         idle = set(self.evaluate.elicitations).difference(*map(self.asked, self.tasks))
-        if idle and "elicitations" in self.evaluate.model_fields_set:
+        if idle and self.evaluate.elicitations != EvaluateSettings().elicitations:
             raise ValueError(
                 f"evaluate.elicitations: {min(idle)!r} fits no task's facts; allowed with other tasks only"
             )

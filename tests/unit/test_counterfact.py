@@ -167,7 +167,13 @@ def study(facts, **evaluate):
 def test_a_task_is_asked_only_in_formats_that_fit_its_facts():
     both = study(["sports", "counterfact"])
     assert both.asked("counterfact") == ["completion", *PARAPHRASES]
+    assert Study.model_validate_json(both.model_dump_json()) == both
     assert set(both.asked("sports")) == set(both.evaluate.elicitations) - set(PARAPHRASES)
+
+
+def test_formats_left_to_the_default_need_not_fit():
+    alone = study(["counterfact"])
+    assert Study.model_validate_json(alone.model_dump_json()) == alone
 
 
 def test_a_format_that_fits_no_task_is_refused():
