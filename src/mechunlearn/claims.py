@@ -45,7 +45,7 @@ CLAIMS = [
         "3.1.1, Fig. 28",
         "Asked in the training format, every localization looks edited.",
         "smallest probability of the new answer after any edit, training prompt; holds above 0.75",
-        ".75 to .99 (edit accuracy, chatbot prompt)",
+        ".75 to .99 (athletes, edit accuracy, chatbot prompt)",
         EVERY,
         {"stage": "edited", "elicitation": "completion", "role": "forget", "metric": "p_new", "against": ""},
         bound=0.75,
@@ -53,9 +53,9 @@ CLAIMS = [
     Claim(
         "maintain",
         "3.1.1, Fig. 28",
-        "An edit at the lookup layers leaves other athletes' sports alone.",
-        "probability of the true sport of held-out athletes after the fact-lookup edit; holds above 0.9",
-        ".992",
+        "An edit at the lookup layers leaves other facts alone.",
+        "probability of the true answer of held-out facts after the fact-lookup edit; holds above 0.9",
+        ".992 (athletes)",
         ("fact-lookup",),
         {"stage": "edited", "elicitation": "completion", "role": "maintain-test", "metric": "p_true", "against": ""},
         bound=0.9,
@@ -64,8 +64,8 @@ CLAIMS = [
         "choice-transfer",
         "3.1.1, Fig. 3a",
         "Only an edit at the lookup layers carries over to multiple choice.",
-        "probability of the new sport, multiple choice in words: the best rival minus fact lookup; holds below 0",
-        "-.23 (.632, random MLPs, against .862; by letter)",
+        "probability of the new answer, multiple choice in words: the best rival minus fact lookup; holds below 0",
+        "-.23 (athletes: .632, random MLPs, against .862; by letter)",
         RIVALS,
         {
             "stage": "edited",
@@ -80,8 +80,8 @@ CLAIMS = [
         "choice-transfer-letters",
         "3.1.1, Fig. 3a",
         "The same in the paper's own format, where options are answered by letter.",
-        "probability of the new sport, multiple choice by letter: the best rival minus fact lookup; holds below 0",
-        "-.23 (.632, random MLPs, against .862)",
+        "probability of the new answer, multiple choice by letter: the best rival minus fact lookup; holds below 0",
+        "-.23 (athletes: .632, random MLPs, against .862)",
         RIVALS,
         {
             "stage": "edited",
@@ -96,9 +96,9 @@ CLAIMS = [
         "tracing-against-everywhere",
         "3.1.1, Fig. 3a",
         "Editing where causal tracing points is less robust than editing everywhere.",
-        "probability of the new sport, multiple choice in words: the better causal tracing minus nonlocalized; "
+        "probability of the new answer, multiple choice in words: the better causal tracing minus nonlocalized; "
         "holds below 0",
-        "+.04 (.371 against .327: the paper's own numbers disagree)",
+        "+.04 (athletes: .371 against .327: the paper's own numbers disagree)",
         TRACING,
         {
             "stage": "edited",
@@ -113,9 +113,9 @@ CLAIMS = [
         "relearning",
         "3.2, Fig. 6",
         "Relearning some facts brings back least of the others where the edit was at the lookup layers.",
-        "probability of the true sport of the unseen half after relearning: the smallest rival minus fact lookup; "
+        "probability of the true answer of the unseen half after relearning: the smallest rival minus fact lookup; "
         "holds above 0",
-        "+.07 (.264, random MLPs, against .199)",
+        "+.07 (athletes: .264, random MLPs, against .199)",
         RIVALS,
         {
             "stage": "relearned",
