@@ -162,7 +162,11 @@ def report_settings(wildcards):
 
 
 def attack_settings(wildcards):
-    return getattr(STUDY, wildcards.attack).model_dump_json()
+    """An attack's block; where it asks in formats and names none, those that fit the task's facts."""
+    settings = getattr(STUDY, wildcards.attack.replace("-", "_"))
+    if getattr(settings, "elicitations", None) == []:
+        settings = settings.model_copy(update={"elicitations": STUDY.asked(wildcards.task)})
+    return settings.model_dump_json()
 
 
 def seed_options(wildcards):

@@ -92,8 +92,8 @@ def fetch_data(source: Path, out: Path) -> None:
     from mechunlearn.facts import text
     from mechunlearn.facts.sets import SETS
 
-    read = {fact_set.file: fact_set.read for fact_set in SETS.values()}.get(f"{out.parent.name}/{out.name}", text.read)
-    items = read(source)
+    readers = {fact_set.file: fact_set.read for fact_set in SETS.values()}
+    items = readers.get(f"{source.parent.name}/{source.name}", text.read)(source)
     with artifacts.atomic(out) as temporary:
         temporary.write_bytes(source.read_bytes())
     print(f"{out}: {len(items)} rows")

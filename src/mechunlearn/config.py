@@ -308,6 +308,22 @@ class EvaluateSettings(Settings):
     )
 
 
+def ascending(steps: list[int]) -> list[int]:
+    """Steps to measure at, as given. Raises ValueError."""
+    if not steps or steps[0] != 0 or sorted(set(steps)) != steps or len(steps) < 2:
+        raise ValueError("steps must start at 0 and ascend, e.g. [0, 5, 10, 20]")
+    return steps
+
+
+SPLIT = Field(
+    default="facts",
+    description="Halve the forget set by facts, or by subjects, so that no subject stands in both halves.",
+)
+BOTH_HALVES = Field(
+    default=True, description="Attack twice with the halves swapped, so that every forget fact is measured."
+)
+
+
 class RelearnSettings(Settings):
     """Adversarial relearning with LoRA (section 3.2, A.7.3): train on half of the forget set, measure the other."""
 
@@ -319,17 +335,59 @@ class RelearnSettings(Settings):
     batch: int = Field(default=16, ge=1, description="Facts a step for each of the two fact losses (paper: 32).")
     texts: int = Field(default=2, ge=1, description="Text passages a step.")
     text_tokens: int = Field(default=64, ge=8, description="Text passages are cut to this many tokens.")
-    both_halves: bool = Field(
-        default=True,
-        description="Attack twice with the halves swapped, so that every forget fact is measured.",
+    split: Literal["facts", "subjects"] = SPLIT
+    both_halves: bool = BOTH_HALVES
+
+    _ascending = field_validator("steps")(ascending)
+
+
+class FinetuneSettings(Settings):
+    """The same with every attention and MLP weight instead of adapters, for a few steps."""
+
+    steps: list[int] = Field(default=[0, 5, 10], description="Measure after these many steps.")
+    learning_rate: float = Field(default=2e-5, gt=0, description="Peak learning rate of AdamW, cosine to zero.")
+    batch: int = Field(default=8, ge=1, description="Facts a step for each of the two fact losses.")
+    texts: int = Field(default=2, ge=1, description="Text passages a step.")
+    text_tokens: int = Field(default=48, ge=8, description="Text passages are cut to this many tokens.")
+    split: Literal["facts", "subjects"] = SPLIT
+    both_halves: bool = BOTH_HALVES
+
+    _ascending = field_validator("steps")(ascending)
+
+
+class ProbeAttackSettings(Settings):
+    """Latent knowledge (section 3.3, A.7.4): probes of the answer, trained on maintain-train facts of the edit."""
+
+    examples: int = Field(
+        default=5, ge=2, description="An answer is among a probe's classes where so many maintain-train facts have it."
     )
 
-    @field_validator("steps")
-    @classmethod
-    def _ascending(cls, steps: list[int]) -> list[int]:
-        if not steps or steps[0] != 0 or sorted(set(steps)) != steps or len(steps) < 2:
-            raise ValueError("steps must start at 0 and ascend, e.g. [0, 5, 10, 20]")
-        return steps
+
+class SoftPromptSettings(Settings):
+    """A continuous prompt before the question (appendix A.8), trained on half of the forget set, tested on the rest."""
+
+    tokens: int = Field(default=10, ge=1, description="Trained vectors, between BOS and the prompt.")
+    steps: int = Field(default=20, ge=1, description="Optimizer steps.")
+    learning_rate: float = Field(default=1e-2, gt=0, description="Peak learning rate of AdamW, cosine to zero.")
+    batch: int = Field(default=8, ge=1, description="Facts a step for each of the two losses: forget and maintain.")
+    split: Literal["facts", "subjects"] = SPLIT
+    both_halves: bool = BOTH_HALVES
+
+
+class QuantizeSettings(Settings):
+    """Weights of the edited model rounded to few bits: does knowledge return (Zhang et al. 2025)?"""
+
+    bits: list[Literal[8, 4]] = Field(default=[8, 4], min_length=1, description="Bits a weight: 8, 4 or both.")
+    group: int = Field(default=32, ge=1, description="Weights that share a scale at 4 bits.")
+
+
+class PromptSearchSettings(Settings):
+    """The best of several ways of asking, chosen on half of the forget set, tested on the other half."""
+
+    elicitations: list[str] = Field(
+        default=[], description="The formats to choose among; none given: all of `evaluate.elicitations` that fit."
+    )
+    split: Literal["facts", "subjects"] = SPLIT
 
 
 class ReportSettings(Settings):
@@ -357,6 +415,11 @@ class Study(Settings):
     edit: EditSettings = EditSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     relearn: RelearnSettings = RelearnSettings()
+    finetune: FinetuneSettings = FinetuneSettings()
+    probe: ProbeAttackSettings = ProbeAttackSettings()
+    soft_prompt: SoftPromptSettings = SoftPromptSettings()
+    quantize: QuantizeSettings = QuantizeSettings()
+    prompt_search: PromptSearchSettings = PromptSearchSettings()
     report: ReportSettings = ReportSettings()
 
     @model_validator(mode="after")
@@ -413,8 +476,8 @@ class Study(Settings):
 
 
 def attack_settings(name: str) -> type[Settings]:
-    """The model of an attack's block, which has the attack's name. Raises ConfigError."""
-    field = Study.model_fields.get(name)
+    """The model of an attack's block, which has the attack's name with `_` for `-`. Raises ConfigError."""
+    field = Study.model_fields.get(name.replace("-", "_"))
     if field is None or not isinstance(field.annotation, type) or not issubclass(field.annotation, Settings):
         raise ConfigError(f"the attack {name!r} has no block of settings of its name.")
     return field.annotation

@@ -64,17 +64,16 @@ def _cell(made: Study, home: Path, place: int) -> dict[str, pd.DataFrame]:
     scores = _scores(place)
     for name, table in scores.items():
         artifacts.write_table(home / f"scores/{name}.parquet", table)
+    formats = made.asked(home.name)
     for name in made.localizations:
         artifacts.write_selection(home / "selection" / f"{name}.json", selection(name))
         for objective in made.objectives:
-            edited = _measure(made, name, "edited", made.evaluate.elicitations)
+            edited = _measure(made, name, "edited", formats)
             artifacts.write_table(home / "measurements" / name / f"{objective}.parquet", edited)
             relearned = [_measure(made, name, f"relearned@{step}", ["completion"]) for step in made.relearn.steps]
             for attack in made.attacks:
                 artifacts.write_table(home / "attacks" / attack / name / f"{objective}.parquet", pd.concat(relearned))
-    artifacts.write_table(
-        home / "measurements/base.parquet", _measure(made, "base", "base", made.evaluate.elicitations)
-    )
+    artifacts.write_table(home / "measurements/base.parquet", _measure(made, "base", "base", formats))
     return scores
 
 

@@ -10,6 +10,7 @@ from peft import LoraConfig, get_peft_model
 
 from mechunlearn.config import RelearnSettings
 from mechunlearn.facts import Fact
+from mechunlearn.facts.roles import halves
 from mechunlearn.facts.text import Passage
 from mechunlearn.models.model import Model
 from mechunlearn.models.scoring import score, text_losses
@@ -29,11 +30,9 @@ def relearn(
     maintain-test facts, and, under the role `relearn-train`, the half trained on: whether the attack itself works.
     With `both_halves` the attack runs twice with the halves swapped.
     """
-    forget = [fact for fact in facts if fact.role == "forget"]
-    shuffled = random.Random(f"relearn-split-{seed}").sample(forget, len(forget))
-    halves = [(shuffled[::2], shuffled[1::2]), (shuffled[1::2], shuffled[::2])]
     rows: list[dict[str, Any]] = []
-    for number, (seen, unseen) in enumerate(halves if settings.both_halves else halves[:1]):
+    forget = [fact for fact in facts if fact.role == "forget"]
+    for number, (seen, unseen) in enumerate(halves(forget, settings.split, seed)[: 1 + settings.both_halves]):
         # The kept facts are measured in the first run only, so that each stands there once a stage.
         kept = [fact for fact in facts if fact.role == "maintain-test"] if number == 0 else []
         trained = [fact.with_role("relearn-train", fact.new_answer) for fact in seen]

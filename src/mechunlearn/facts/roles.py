@@ -1,4 +1,8 @@
-"""Who is forgotten, who is kept: the roles of a task's facts."""
+"""Who is forgotten, who is kept: the roles of a task's facts.
+
+assign   every fact's role in a task
+halves   the forget set in two, for attacks that train on one half and are tested on the other
+"""
 
 import random
 from collections.abc import Callable, Sequence
@@ -42,3 +46,19 @@ def assign(
         return "maintain-test" if fact.id in tested else "maintain-train"
 
     return [fact.with_role(role(fact), replaced.get(fact.id, "")) for fact in facts]
+
+
+def halves(forget: Sequence[Fact], by: str, seed: int) -> list[tuple[list[Fact], list[Fact]]]:
+    """Two seeded splits, (trained on, tested on) and the same swapped.
+
+    By `facts`, facts are dealt out in turn; by `subjects`, all facts of a subject go to one half. Raises FactError
+    where a half would be empty.
+    """
+    groups = dict[str, list[Fact]]()
+    for fact in forget:
+        groups.setdefault(fact.subject if by == "subjects" else fact.id, []).append(fact)
+    shuffled = random.Random(f"halves-{seed}").sample(list(groups.values()), len(groups))
+    first, second = ([fact for group in shuffled[start::2] for fact in group] for start in (0, 1))
+    if not second:
+        raise FactError(f"the forget set has {len(groups)} {by}; allowed: two or more, so that it has two halves.")
+    return [(first, second), (second, first)]
