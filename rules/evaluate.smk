@@ -47,8 +47,9 @@ rule evaluate:
         model="models/{model}/model.json",
         facts=f"{HOME}/facts.parquet",
         text="data/text/passages.jsonl",
+        base=rules.evaluate_base.output,
         deltas=rules.edit.output.deltas,
-        code=sources("mechunlearn.evaluate.measure", "mechunlearn.models.delta", *ASKS),
+        code=sources("mechunlearn.evaluate.measure", "mechunlearn.metrics", "mechunlearn.models.delta", *ASKS),
     output:
         f"{HOME}/measurements/{{localization}}/{{objective}}.parquet",
     log:
@@ -71,6 +72,7 @@ rule evaluate:
             --facts {input.facts:q} \
             --text {input.text:q} \
             --settings {params.settings:q} \
+            --base {input.base:q} \
             --edits {params.folder:q} \
             {params.seeds:q} \
             --out {output:q} \

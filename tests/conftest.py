@@ -17,6 +17,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from mechunlearn.facts import Fact, Prompt, sports
 from mechunlearn.facts.completion import completion
+from mechunlearn.facts.with_options import choice_text
 
 FAMILIES = (
     "gemma3_text",
@@ -225,6 +226,6 @@ def athletes() -> list[Fact]:
 def prompts(athletes):
     """Prompts longer and shorter than the sliding window, with and without new answers."""
     short = Prompt("short", "Tom Brady plays", (0, 9), (" golf", " football"), 1, None)
-    formats = (completion, sports.choice_text, sports.question)
+    formats = (completion, choice_text, sports.question)
     asked = [ask(fact) for fact in athletes[:5] for ask in formats]
     return [short, *(prompt for group in asked for prompt in group)]

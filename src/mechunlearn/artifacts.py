@@ -47,6 +47,7 @@ MEASUREMENT_COLUMNS = {
     "choice": "str",  # the likeliest option: true, new or other
     "argmax": "str",  # the likeliest token of the full vocabulary
     "nll": "float64",  # text only: mean cross-entropy a token, nats
+    "kl": "float64",  # text only: mean KL(base || edited) a token, nats; missing for the base
 }
 
 

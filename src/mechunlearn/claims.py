@@ -143,25 +143,28 @@ CLAIMS = [
 def check(metrics: pd.DataFrame) -> list[dict[str, Any]]:
     """Every claim, for every model, task and objective of the metrics, with its verdict."""
     edits = metrics[metrics.localization != "base"]
+    base = metrics[metrics.localization == "base"]
     return [
-        {"paper": PAPER, "model": model, "task": task, "objective": objective, **_check(claim, rows)}
+        {"paper": PAPER, "model": model, "task": task, "objective": objective}
+        | _check(claim, rows, base[(base.model == model) & (base.task == task)])
         for (model, task, objective), rows in edits.groupby(["model", "task", "objective"])
         for claim in CLAIMS
     ]
 
 
-def _check(claim: Claim, metrics: pd.DataFrame) -> dict[str, Any]:
+def _check(claim: Claim, metrics: pd.DataFrame, base: pd.DataFrame) -> dict[str, Any]:
     about = {name: getattr(claim, name) for name in ("id", "section", "sentence", "statistic", "published")}
     unmeasured = {"value": None, "low": None, "high": None, "n": 0, "verdict": "not measurable here"}
     rows = metrics[metrics.localization.isin(claim.among)]
     for column, value in claim.where.items():
         rows = rows[rows[column].fillna("") == (_last(metrics) if value == "relearned" else value)]
+    asked = pd.concat([rows, base[base.elicitation == claim.where["elicitation"]]])
+    if not asked.counts.all():
+        note = f"the base model answers in this format at {asked[~asked.counts].gate.iloc[0]:.2f}, too near chance."
+        return {**about, **unmeasured, "note": note}
     missing = [name for name in claim.among if name not in set(rows.localization)]
     if missing:
         return {**about, **unmeasured, "note": f"this study has no such measurement of {', '.join(missing)}."}
-    if not rows.counts.all():
-        note = f"the base model answers in this format at {rows.gate.iloc[0]:.2f}, too near chance."
-        return {**about, **unmeasured, "note": note}
     row = rows.sort_values("low" if claim.above else "high", ascending=claim.above).iloc[0]
     holds = row.low > claim.bound if claim.above else row.high < claim.bound
     return {

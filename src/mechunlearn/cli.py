@@ -220,18 +220,32 @@ def evaluate(
     settings: Settings,
     out: Out,
     edits: Annotated[Path | None, typer.Option(help="Folder of seedK/delta.safetensors; none: the base model.")] = None,
+    base: Annotated[
+        Path | None, typer.Option(help="Measurements of the base model, to skip what it cannot use.")
+    ] = None,
     seed: Seeds = [0],  # noqa: B006
 ) -> None:
     """Measure the base model, or an edit's every seed, through all elicitations and on held-out text."""
     from mechunlearn.evaluate.measure import measure
     from mechunlearn.facts import text as passages
+    from mechunlearn.metrics import usable
+    from mechunlearn.models import delta
+    from mechunlearn.models.scoring import text_hidden
 
     rules = settings_of(config.EvaluateSettings, settings)
     _, held_out = passages.split(passages.read(text), rules.texts)
-    known = artifacts.read_facts(facts, *MEASURED)
-    stage, rows = ("edited" if edits else "base"), []
-    for number in seed:
-        rows += measure(_edited(model, edits, number), known, held_out, rules.elicitations, stage, number)
+    known, formats = artifacts.read_facts(facts, *MEASURED), rules.elicitations
+    if base:
+        formats = usable(artifacts.read_measurements(base), formats, rules.gate)
+    if not edits:
+        rows = measure(_load(model), known, held_out, formats, "base", seed[0])
+    else:
+        rows, before = [], None
+        for number in seed:
+            loaded = _load(model)
+            before = text_hidden(loaded, held_out) if before is None else before
+            delta.apply(edits / f"seed{number}" / "delta.safetensors", loaded)
+            rows += measure(loaded, known, held_out, formats, "edited", number, before)
     artifacts.write_table(out, artifacts.measurement_table(rows))
 
 
@@ -382,13 +396,12 @@ def _load(model: Path) -> Any:
     return load(model, fastest(model))
 
 
-def _edited(model: Path, edits: Path | None, seed: int) -> Any:
-    """The base model, or one seed's edit of it."""
+def _edited(model: Path, edits: Path, seed: int) -> Any:
+    """One seed's edit of a model."""
     from mechunlearn.models import delta
 
     loaded = _load(model)
-    if edits:
-        delta.apply(edits / f"seed{seed}" / "delta.safetensors", loaded)
+    delta.apply(edits / f"seed{seed}" / "delta.safetensors", loaded)
     return loaded
 
 

@@ -293,12 +293,13 @@ class EvaluateSettings(Settings):
 
     elicitations: list[str] = Field(
         default=[
-            *("completion", "question", "profession", "famous", "choice-text", "choice-letter"),
-            *("paraphrase-1", "paraphrase-2", "paraphrase-3"),
+            *("completion", "question", "profession", "famous", "paraphrase-1", "paraphrase-2", "paraphrase-3"),
+            *("few-shot", "system-expert", "system-original", "choice-text", "choice-letter"),
         ],
         min_length=1,
-        description="The formats a fact is asked in, as far as they fit a task's facts: `completion`, the training "
-        "prompt, fits all, the paraphrases fit `counterfact`, and the others fit athletes.",
+        description="The formats a fact is asked in, as far as they fit a task's facts: `question`, `profession` and "
+        "`famous` fit athletes, the paraphrases `counterfact`, and the others, with `completion`, the training prompt, "
+        "all facts.",
     )
     texts: int = Field(default=48, ge=1, description="Held-out text passages for the general cross-entropy.")
     gate: Probability = Field(
@@ -308,18 +309,18 @@ class EvaluateSettings(Settings):
     )
 
 
-def ascending(steps: list[int]) -> list[int]:
+def _ascending_steps(steps: list[int]) -> list[int]:
     """Steps to measure at, as given. Raises ValueError."""
     if not steps or steps[0] != 0 or sorted(set(steps)) != steps or len(steps) < 2:
         raise ValueError("steps must start at 0 and ascend, e.g. [0, 5, 10, 20]")
     return steps
 
 
-SPLIT = Field(
+SPLIT: Any = Field(
     default="facts",
     description="Halve the forget set by facts, or by subjects, so that no subject stands in both halves.",
 )
-BOTH_HALVES = Field(
+BOTH_HALVES: Any = Field(
     default=True, description="Attack twice with the halves swapped, so that every forget fact is measured."
 )
 
@@ -338,7 +339,7 @@ class RelearnSettings(Settings):
     split: Literal["facts", "subjects"] = SPLIT
     both_halves: bool = BOTH_HALVES
 
-    _ascending = field_validator("steps")(ascending)
+    _ascending = field_validator("steps")(_ascending_steps)
 
 
 class FinetuneSettings(Settings):
@@ -352,7 +353,7 @@ class FinetuneSettings(Settings):
     split: Literal["facts", "subjects"] = SPLIT
     both_halves: bool = BOTH_HALVES
 
-    _ascending = field_validator("steps")(ascending)
+    _ascending = field_validator("steps")(_ascending_steps)
 
 
 class ProbeAttackSettings(Settings):
@@ -441,9 +442,9 @@ class Study(Settings):
         return self
 
     def asked(self, task: str) -> list[str]:
-        """The formats that fit a task's facts: those of its fact set's module, and the training prompt."""
+        """The formats that fit a task's facts: those of its fact set's module, and those that fit all."""
         modules, facts = registry.methods("elicitation"), self.tasks[task].facts
-        own = ("completion", "sports" if facts == "planted" else facts)
+        own = ("completion", "context", "with_options", "sports" if facts == "planted" else facts)
         return [name for name in self.evaluate.elicitations if modules[name].rpartition(".")[2] in own]
 
     @model_validator(mode="after")

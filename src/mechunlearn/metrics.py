@@ -1,26 +1,35 @@
 """metrics.csv: every number of the report, from measurement rows and nothing else. Torch-free.
 
 metrics   measurement tables by cell -> one row per cell, stage, elicitation, role and metric
+usable    the formats that the base model can use
 
     p_true          probability of the true answer among the options (published as "accuracy")
     p_new           of the new answer
     accuracy_true   share of facts whose likeliest option is the true answer
     accuracy_new    whose likeliest option is the new answer
     nll             mean cross-entropy of text, nats a token
+    kl              mean KL divergence of the edited from the base model on text, nats a token
 
 Option orders and seeds are averaged within a fact; `n` counts facts and intervals are over facts. Rows with
 `against` are paired differences (this cell minus the reference, on the same facts). `gate` is how
 often, before any edit, the true answer of a known fact is the likeliest of all tokens; where `counts` is False the
 format says nothing about this model.
+
+The stage `worst` is an edit's worst case: the largest p_true of the forget facts over all formats that count and all
+attacks at their full strength, over the facts that all of these measured. Its `elicitation` names the stage and format
+that reached it. Each resample of the facts takes its own maximum, so the interval includes the choice; a maximum over
+many noisy means lies a little above the largest true mean.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
 from mechunlearn.config import EvaluateSettings, ReportSettings
-from mechunlearn.stats import interval
+from mechunlearn.facts import MEASURED
+from mechunlearn.stats import central, interval, resampled_means
 from mechunlearn.study import BASE, Cell
 
 COLUMNS = [
@@ -29,6 +38,8 @@ COLUMNS = [
 ]  # fmt: skip
 GROUP = ["stage", "elicitation", "role"]
 REFERENCES = ("fact-lookup", "nonlocalized")
+NAMES = ["p_true", "p_new", "accuracy_true", "accuracy_new", "nll", "kl"]
+WORST = "worst"
 
 
 def per_fact(rows: pd.DataFrame) -> pd.DataFrame:
@@ -42,15 +53,20 @@ def per_fact(rows: pd.DataFrame) -> pd.DataFrame:
     is_text = shares.elicitation == "text"
     for column in ("p_true", "p_new", "accuracy_true", "accuracy_new"):
         shares[column] = shares[column].where(~is_text)
-    names = ["p_true", "p_new", "accuracy_true", "accuracy_new", "nll"]
-    return shares.groupby([*GROUP, "fact"], as_index=False)[names].mean()
+    return shares.groupby([*GROUP, "fact"], as_index=False)[NAMES].mean()
 
 
 def gates(base: pd.DataFrame) -> dict[str, float]:
     """From the base model's rows: how often the true answer is the likeliest of all tokens, by elicitation."""
-    asked = base[base.elicitation != "text"]
+    asked = base[(base.elicitation != "text") & base.role.isin(MEASURED)]
     facts = (asked["rank"] == 1).groupby(asked.elicitation).mean()
     return {str(name): float(value) for name, value in facts.items()}
+
+
+def usable(base: pd.DataFrame, elicitations: Sequence[str], gate: float) -> list[str]:
+    """The formats through which the base model reaches the gate; the training prompt always."""
+    reached = gates(base)
+    return [name for name in elicitations if name == "completion" or reached[name] >= gate]
 
 
 def metrics(tables: Mapping[Cell, pd.DataFrame], evaluate: EvaluateSettings, report: ReportSettings) -> pd.DataFrame:
@@ -76,20 +92,79 @@ def metrics(tables: Mapping[Cell, pd.DataFrame], evaluate: EvaluateSettings, rep
                     {**place, "objective": cell.objective, **row, "against": against, "seeds": seeds[cell]}
                     | {"gate": gate.get(str(row["elicitation"]), np.nan), "counts": passed >= evaluate.gate}
                 )
+    rows += _worst_rows(tables, facts, evaluate, report)
     return pd.DataFrame(rows, columns=COLUMNS).sort_values(COLUMNS[:9], ignore_index=True)
 
 
+def _worst_rows(
+    tables: Mapping[Cell, pd.DataFrame],
+    facts: Mapping[Cell, pd.DataFrame],
+    evaluate: EvaluateSettings,
+    report: ReportSettings,
+) -> list[dict[str, object]]:
+    """The worst case of the base model and of every edit, and its paired differences from the references."""
+    parts: dict[Cell, list[pd.DataFrame]] = {}
+    for cell, table in facts.items():
+        gate = gates(tables[Cell(cell.model, cell.task, BASE, "")])
+        unusable = [name for name, share in gate.items() if share < evaluate.gate]
+        parts.setdefault(replace(cell, attack=""), []).append(_ways(table, unusable))
+    cases = {cell: pd.concat(ways, axis=1).dropna() for cell, ways in parts.items()}
+    rows: list[dict[str, object]] = []
+    for cell, ways in cases.items():
+        references = {name: cases.get(replace(cell, localization=name)) for name in REFERENCES}
+        compared = {n: r for n, r in references.items() if r is not None and cell.localization not in (BASE, n)}
+        for against, reference in {"": None, **compared}.items():
+            shared = ways if reference is None else ways[ways.index.isin(reference.index)]
+            if shared.empty:
+                continue
+            value, resampled = _largest(shared, report)
+            if reference is not None:
+                other = _largest(reference.loc[shared.index], report)
+                value, resampled = value - other[0], resampled - other[1]
+            low, high = central(resampled, report.confidence)
+            rows.append(
+                {"model": cell.model, "task": cell.task, "localization": cell.localization}
+                | {"objective": cell.objective, "stage": WORST, "elicitation": str(shared.mean().idxmax())}
+                | {"role": "forget", "metric": "p_true", "against": against, "value": value, "low": low, "high": high}
+                | {"n": len(shared), "seeds": tables[cell].seed.nunique(), "gate": np.nan, "counts": True}
+            )
+    return rows
+
+
+def _ways(table: pd.DataFrame, unusable: Sequence[str]) -> pd.DataFrame:
+    """Forget facts x the ways of getting at them, `STAGE ELICITATION`: p_true. Probes are not among them.
+
+    A probe's classes are fewer than a prompt's options, so its probabilities cannot be compared with these.
+    """
+    asked = table[(table.role == "forget") & ~table.elicitation.isin(unusable)]
+    asked = asked[asked.stage.isin(full_strength(asked.stage.unique())) & ~asked.stage.str.startswith("probed@")]
+    return asked.assign(way=asked.stage + " " + asked.elicitation).pivot(index="fact", columns="way", values="p_true")
+
+
+def _largest(ways: pd.DataFrame, report: ReportSettings) -> tuple[float, np.ndarray]:
+    """(the largest mean of any way, the same of every resample of the facts)."""
+    return float(ways.mean().max()), resampled_means(ways.to_numpy(), report.bootstrap).max(1)
+
+
+def full_strength(stages: Iterable[str]) -> list[str]:
+    """Of stages such as `relearned@5` only the last of each attack; those without a number as they are."""
+    last: dict[str, tuple[int, str]] = {}
+    for stage in stages:
+        name, _, number = stage.partition("@")
+        last[name] = max(last.get(name, (-1, "")), (int(number or 0), stage))
+    return [stage for _, stage in last.values()]
+
+
 def _rows(table: pd.DataFrame, reference: pd.DataFrame | None, report: ReportSettings) -> Sequence[dict[str, object]]:
-    names = ["p_true", "p_new", "accuracy_true", "accuracy_new", "nll"]
     if reference is not None:
         table = table.merge(reference, on=[*GROUP, "fact"], suffixes=("", " reference"))
-        table = table.assign(**{name: table[name] - table[f"{name} reference"] for name in names})
+        table = table.assign(**{name: table[name] - table[f"{name} reference"] for name in NAMES})
     rows = []
     for key, group in table.groupby(GROUP):
-        for name in names:
+        for name in NAMES:
             values = group[name].dropna().to_numpy(dtype=float)
             if len(values):
-                share = name != "nll" and reference is None
+                share = name not in ("nll", "kl") and reference is None
                 value, low, high = interval(values, report.bootstrap, report.confidence, share)
                 where = dict(zip(GROUP, key, strict=True))
                 rows.append({**where, "metric": name, "value": value, "low": low, "high": high, "n": len(values)})
@@ -103,7 +178,7 @@ def headline(table: pd.DataFrame) -> dict[str, object]:
     the unseen half after the last relearning step.
     """
     plain = table[table.against.fillna("") == ""]
-    attacked = [stage for stage in plain.stage.unique() if "@" in stage]
+    attacked = [stage for stage in plain.stage.unique() if stage.startswith("relearned@")]
     last = max(attacked, key=lambda stage: int(stage.split("@")[1]), default="")
     wanted = {
         "forget_p_new": ("edited", "completion", "forget", "p_new"),
@@ -112,12 +187,13 @@ def headline(table: pd.DataFrame) -> dict[str, object]:
         "choice_p_new": ("edited", "choice-text", "forget", "p_new"),
         "relearned_p_true": (last, "completion", "forget", "p_true"),
         "text_nll": ("edited", "text", "text", "nll"),
+        "worst_p_true": (WORST, "", "forget", "p_true"),
     }
     found: dict[str, object] = {}
     for name, (stage, elicitation, role, metric) in wanted.items():
         rows = plain[
             (plain.stage == stage)
-            & (plain.elicitation == elicitation)
+            & (plain.elicitation.eq(elicitation) | (elicitation == ""))
             & (plain.role == role)
             & (plain.metric == metric)
         ]

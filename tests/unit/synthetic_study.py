@@ -144,6 +144,7 @@ def _measure(made: Study, localization: str, stage: str, elicitations: list[str]
     strength = STRENGTH.get(localization, 0.3 + rng.random() / 2)
     relearned = int(stage.partition("@")[2] or 0) / 15
     for elicitation in elicitations:
+        rng = random.Random(f"{localization}-{stage}-{elicitation}")
         fade = 0.5 if elicitation.startswith("choice") else 1.0
         known = 0.25 if elicitation == "choice-letter" else 0.8
         roles = [("forget", 0, FORGET), ("maintain-test", FORGET, KEPT)]

@@ -17,7 +17,7 @@ from mechunlearn.facts import Fact
 ROW = {
     "seed": 0, "stage": "base", "elicitation": "completion", "order": 0, "role": "forget",
     "fact": "José Altuve", "p_true": 0.5, "p_new": float("nan"), "p_options": 0.9, "rank": 1,
-    "choice": "true", "argmax": " baseball", "nll": float("nan"),
+    "choice": "true", "argmax": " baseball", "nll": float("nan"), "kl": float("nan"),
 }  # fmt: skip
 
 

@@ -11,12 +11,14 @@ import pytest
 from mechunlearn.config import Study
 from mechunlearn.errors import FactError
 from mechunlearn.facts import sports
-from mechunlearn.facts.counterfact import RELATIONS, neighbors, other_answer, read
+from mechunlearn.facts.counterfact import RELATIONS, other_answer, read
+from mechunlearn.facts.roles import neighbors
 from mechunlearn.registry import load as method
 
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "src/mechunlearn/resources/counterfact/facts.csv"
 TOKENIZER = ROOT / "models/gemma-3-270m/weights/tokenizer.json"
+FOR_ALL = ("few-shot", "system-expert", "system-original", "choice-text", "choice-letter")
 PARAPHRASES = ("paraphrase-1", "paraphrase-2", "paraphrase-3")
 
 
@@ -116,15 +118,25 @@ def test_new_answers_are_all_the_others_of_the_relation(facts):
 
 
 def test_neighbors_share_relation_and_answer(facts):
-    found = neighbors(facts)
-    for fact in facts[::23]:
-        assert found[fact.id] == [
-            other
-            for other in facts
-            if (other.relation, other.answer) == (fact.relation, fact.answer) and other.subject != fact.subject
-        ]
-    having = sum(bool(found[fact.id]) for fact in facts if fact.relation != "capital")
-    assert having >= 0.95 * sum(fact.relation != "capital" for fact in facts)
+    asked = []
+    for number, fact in enumerate(facts):
+        if number % 9 == 0:
+            asked.append(fact.with_role("forget", other_answer(fact, random.Random(number))))
+        else:
+            asked.append(fact.with_role("maintain-test" if number % 2 else "unknown"))
+    forget = [fact for fact in asked if fact.role == "forget"]
+    expected = defaultdict(dict)
+    for fact in asked:
+        for gone in forget if fact.role == "maintain-test" else []:
+            if gone.relation == fact.relation and gone.answer == fact.answer:
+                expected["neighbor-same"].setdefault(fact.id, gone.new_answer)
+            if gone.relation == fact.relation and gone.new_answer == fact.answer:
+                expected["neighbor-new"].setdefault(fact.id, gone.answer)
+    found = defaultdict(dict)
+    for fact in neighbors(asked):
+        found[fact.role][fact.id] = fact.new_answer
+    assert found == expected
+    assert min(map(len, found.values())) > 50
 
 
 @pytest.mark.parametrize(
@@ -166,7 +178,7 @@ def study(facts, **evaluate):
 
 def test_a_task_is_asked_only_in_formats_that_fit_its_facts():
     both = study(["sports", "counterfact"])
-    assert both.asked("counterfact") == ["completion", *PARAPHRASES]
+    assert both.asked("counterfact") == ["completion", *PARAPHRASES, *FOR_ALL]
     assert Study.model_validate_json(both.model_dump_json()) == both
     assert set(both.asked("sports")) == set(both.evaluate.elicitations) - set(PARAPHRASES)
 

@@ -27,6 +27,7 @@ IN_TWO_SPORTS = {
     "St. Louis Cardinals",
     "Chicago Cardinals",
 }
+SPORTS_ONLY, CONTEXTS = ["famous", "profession", "question"], ["few-shot", "system-expert", "system-original"]
 ELICITATIONS = sorted(name for name, module in methods("elicitation").items() if not module.endswith(".counterfact"))
 
 
@@ -122,8 +123,8 @@ def test_another_encoding_is_an_error_for_the_user(tmp_path):
 # elicitations ---------------------------------------------------------------------------------------------
 
 
-def test_athletes_are_asked_in_six_formats():
-    assert ELICITATIONS == ["choice-letter", "choice-text", "completion", "famous", "profession", "question"]
+def test_athletes_are_asked_in_nine_formats():
+    assert sorted([*SPORTS_ONLY, *CONTEXTS, "completion", "choice-letter", "choice-text"]) == ELICITATIONS
 
 
 @pytest.mark.parametrize("name", ELICITATIONS)
@@ -196,12 +197,46 @@ def test_the_training_prompt_of_an_athlete_is_the_papers():
     assert prompt.options == (" baseball", " basketball", " football", " golf")
 
 
-@pytest.mark.parametrize("name", sorted(set(ELICITATIONS) - {"completion"}))
+@pytest.mark.parametrize("name", SPORTS_ONLY)
 @pytest.mark.parametrize("options", [("Paris", "Rome"), ("a", "b", "c", "d"), ("football", "golf")])
 def test_sports_formats_refuse_facts_about_something_else(name, options):
     fact = Fact("France", "France", "capital", options[0], "The capital of {} is", options)
     with pytest.raises(FactError, match=f"'France' is among {', '.join(options)}, .*golf.*`completion`"):
         method("elicitation", name)(fact)
+
+
+@pytest.mark.parametrize("name", CONTEXTS)
+def test_a_context_stands_before_the_training_prompt(athletes, name):
+    (prompt,), (plain,) = method("elicitation", name)(athletes[0]), completion(athletes[0])
+    assert prompt.text.endswith(f"\n{plain.text}")
+    assert replace(prompt, text=plain.text, subject=plain.subject) == plain
+
+
+CAPITALS = tuple(f"city {number}" for number in range(9))
+
+
+@pytest.mark.parametrize("options", [CAPITALS, CAPITALS[:4], CAPITALS[:2]])
+@pytest.mark.parametrize("new", ["", "city 1"])
+def test_any_fact_is_offered_its_answers_and_others_of_its_relation(options, new):
+    fact = Fact("France", "France", "capital", "city 0", "Fact: one\nFact: The capital of {} is", options, new)
+    count = min(4, len(options))
+    texts = method("elicitation", "choice-text")(fact)
+    letters = method("elicitation", "choice-letter")(fact)
+    assert len(texts) == len(letters) == count
+    for asked, letter in zip(texts, letters, strict=True):
+        names = [option.strip() for option in asked.options]
+        assert set(names) <= set(options)
+        assert {"city 0", new} - {""} <= set(names)
+        assert names[asked.true] == "city 0"
+        assert asked.new is None if new == "" else names[asked.new] == new
+        listed = ", ".join(names[:-1])
+        assert asked.text == f"Fact: one\nOptions: {listed} or {names[-1]}.\nFact: The capital of France is"
+        assert all(f"{mark}. {name}\n" in letter.text for mark, name in zip("ABCD", names, strict=False))
+        assert letter.options == tuple(f" {mark}" for mark in "ABCD"[:count])
+        assert (letter.true, letter.new, letter.order) == (asked.true, asked.new, asked.order)
+        example = letter.text.split("\n\n")[1]
+        assert f"{example[-1]}. green\n" in example
+    assert sorted(asked.true for asked in texts) == list(range(count))
 
 
 def test_the_new_answer_is_one_of_the_two_wrong_sports(athletes):

@@ -55,9 +55,12 @@ def test_every_figure_fits_its_page(drawn, name):
     assert drawn_box.x1 <= style.WIDTH + 0.05, "something sticks out on the right"
 
 
+CONTEXTS = ("few-shot", "system-expert", "system-original")
+
+
 def test_robustness_has_a_bar_for_every_localization_and_counting_format(drawn):
     panels = drawn("robustness").axes
-    formats = ["completion", "question", "profession", "famous", "choice-text"]
+    formats = ["completion", "question", "profession", "famous", *CONTEXTS, "choice-text"]
     bars = [len(axes.patches) - 1 for axes in panels]  # one patch greys the gated slot
     assert bars == [len(SEVEN) * len(formats)] * 2
     assert all([text.get_text() for text in axes.texts] == ["n/a\n(base 0.27)"] for axes in panels)

@@ -5,10 +5,11 @@ import torch
 
 from mechunlearn.artifacts import MEASUREMENT_COLUMNS, measurement_table
 from mechunlearn.evaluate.measure import measure, screen
-from mechunlearn.facts import sports
+from mechunlearn.facts import with_options
 from mechunlearn.facts.completion import completion
+from mechunlearn.facts.roles import neighbors
 from mechunlearn.facts.text import Passage
-from mechunlearn.models.scoring import last_hidden, score, text_nll
+from mechunlearn.models.scoring import last_hidden, score, text_hidden, text_kl, text_nll
 
 PASSAGES = [
     Passage("a", "sport", "Tiger Woods plays golf."),
@@ -20,15 +21,15 @@ FORMATS = ["completion", "choice-text", "choice-letter"]
 def test_rows_are_the_scores_of_every_format_and_text(model, athletes):
     table = measurement_table(measure(model, athletes, PASSAGES, FORMATS, "edited", 3))
     assert set(zip(table.seed, table.stage, strict=True)) == {(3, "edited")}
-    assert len(table) == len(athletes) * (1 + 4 + 4) + 2
-    assert not table.duplicated(["elicitation", "order", "fact"]).any()
+    assert len(table) == len(athletes) * (1 + 4 + 4) + len(neighbors(athletes)) + 2
+    assert not table.duplicated(["elicitation", "order", "role", "fact"]).any()
     texts = table[table.elicitation == "text"]
     assert dict(zip(texts.fact, texts.nll, strict=True)) == pytest.approx(
-        dict(zip("ab", text_nll(model, PASSAGES), strict=True))
+        dict(zip("ab", text_nll(model, PASSAGES, text_hidden(model, PASSAGES)), strict=True))
     )
     roles = {fact.id: fact.role for fact in athletes}
     for fact in athletes:
-        expected = score(model, sports.choice_text(fact))
+        expected = score(model, with_options.choice_text(fact))
         rows = table[(table.fact == fact.id) & (table.elicitation == "choice-text")]
         assert rows.p_true.tolist() == pytest.approx([row["p_true"] for row in expected], rel=1e-4)
         assert set(rows.role) == {roles[fact.id]}
@@ -55,3 +56,34 @@ def test_known_is_first_and_above_the_threshold(fresh, athletes):
     for threshold in [p for p, knows in zip(p_answer, known, strict=True) if knows]:
         above = [knows and p > threshold for p, knows in zip(p_answer, known, strict=True)]
         assert screen(model, athletes, threshold)[0] == above
+
+
+def test_neighbors_are_asked_in_the_training_prompt(tiny, athletes):
+    rows = measure(tiny("llama"), athletes, [], ["completion", "question"], "edited", 0)
+    table = measurement_table(rows)
+    for role in ("neighbor-same", "neighbor-new"):
+        expected = {fact.id: fact for fact in neighbors(athletes) if fact.role == role}
+        found = table[table.role == role]
+        assert set(found.fact) == set(expected) != set()
+        assert set(found.elicitation) == {"completion"}
+    assert set(table[table.elicitation == "question"].role) == {"forget", "maintain-test", "maintain-train"}
+
+
+def test_the_divergence_from_the_base_is_the_mean_over_tokens(fresh):
+    """Against a loop over passages and tokens, after a change of one matrix; zero where nothing changed."""
+    model = fresh("llama")
+    before = text_hidden(model, PASSAGES)
+    ids = [torch.tensor([model.encode(passage.text)]) for passage in PASSAGES]
+    with torch.no_grad():
+        base = [model.network(input_ids=each).logits[0, :-1].log_softmax(-1) for each in ids]
+        assert text_kl(model, before, before) == pytest.approx([0, 0], abs=1e-6)
+        model.network.model.layers[1].mlp.down_proj.weight.mul_(1.5)
+        now = [model.network(input_ids=each).logits[0, :-1].log_softmax(-1) for each in ids]
+    expected = []
+    for first, second in zip(base, now, strict=True):
+        tokens = [float((p.exp() * (p - q)).sum()) for p, q in zip(first, second, strict=True)]
+        expected.append(sum(tokens) / len(tokens))
+    assert min(expected) > 1e-4
+    assert text_kl(model, before, text_hidden(model, PASSAGES)) == pytest.approx(expected, rel=1e-3)
+    rows = measure(model, [], PASSAGES, [], "edited", 0, before)
+    assert [row["kl"] for row in rows] == pytest.approx(expected, rel=1e-3)

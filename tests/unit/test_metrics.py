@@ -10,7 +10,7 @@ import pytest
 from mechunlearn import stats
 from mechunlearn.artifacts import measurement_table
 from mechunlearn.config import EvaluateSettings, ReportSettings
-from mechunlearn.metrics import COLUMNS, headline, metrics
+from mechunlearn.metrics import COLUMNS, full_strength, headline, metrics, usable
 from mechunlearn.stats import interval
 from mechunlearn.study import BASE, Cell
 
@@ -156,7 +156,7 @@ def test_values_are_means_over_facts_of_means_over_seeds_and_orders(tables, comp
             for place, facts in naive(table, metric).items():
                 values = list(facts.values())
                 expected[cell.localization, *place, metric] = (sum(values) / len(values), len(values))
-    plain = computed[computed.against == ""].to_dict("records")
+    plain = computed[(computed.against == "") & (computed.stage != "worst")].to_dict("records")
     found = {(row["localization"], *place_of(row), row["metric"]): (row["value"], row["n"]) for row in plain}
     assert len(found) == len(plain)
     assert found == {key: (pytest.approx(value), n) for key, (value, n) in expected.items()}
@@ -171,7 +171,7 @@ def test_differences_are_paired_by_fact(tables, computed):
         ("nonlocalized", "base"): (everywhere, base),
         ("nonlocalized", "fact-lookup"): (everywhere, lookup),
     }
-    found = computed[computed.against != ""]
+    found = computed[(computed.against != "") & (computed.stage != "worst")]
     assert set(zip(found.localization, found.against, strict=True)) == set(pairs)
     for row in found.to_dict("records"):
         one, other = (
@@ -181,6 +181,51 @@ def test_differences_are_paired_by_fact(tables, computed):
         expected = interval(differences, REPORT.bootstrap, REPORT.confidence, bounded=False)
         assert (row["value"], row["low"], row["high"]) == pytest.approx(expected)
         assert row["n"] == len(differences)
+
+
+def test_the_worst_case_is_the_largest_of_all_usable_ways(tables, computed):
+    """Of the edited model in the format that counts, and of relearning's last stage; by a slow bootstrap."""
+
+    def ways(localization):
+        found = {}
+        for cell, table in tables.items():
+            if cell.localization == localization:
+                for (stage, elicitation, role), facts in naive(table, "p_true").items():
+                    if role == "forget" and elicitation == "completion" and stage != "relearned@0":
+                        found[f"{stage} {elicitation}"] = facts
+        return found
+
+    def largest(found, facts):
+        return max((sum(values[fact] for fact in facts) / len(facts), name) for name, values in found.items())
+
+    draws = np.random.default_rng(stats.SEED).integers(0, 2, (REPORT.bootstrap, 2))
+    again = [["ab"[index] for index in draw] for draw in draws]
+    plain = computed[(computed.stage == "worst") & (computed.against == "")].set_index("localization")
+    for name, stages in (("base", 1), ("fact-lookup", 1), ("nonlocalized", 2)):
+        assert len(ways(name)) == stages
+        value, way = largest(ways(name), "ab")
+        resampled = [largest(ways(name), facts)[0] for facts in again]
+        row = plain.loc[name]
+        assert (row.value, row.elicitation, row.n) == (pytest.approx(value), way, 2)
+        assert (row.low, row.high) == pytest.approx(tuple(np.quantile(resampled, [0.025, 0.975])))
+    (gap,) = computed[(computed.stage == "worst") & (computed.against == "fact-lookup")].itertuples()
+    assert gap.localization == "nonlocalized"
+    both = [largest(ways("nonlocalized"), facts)[0] - largest(ways("fact-lookup"), facts)[0] for facts in again]
+    assert gap.value == pytest.approx(plain.loc["nonlocalized"].value - plain.loc["fact-lookup"].value)
+    assert (gap.low, gap.high) == pytest.approx(tuple(np.quantile(both, [0.025, 0.975])))
+
+
+def test_the_training_prompt_is_always_usable_and_others_from_the_gate_on():
+    rows = [("completion", 3), ("question", 1), ("question", 1), ("famous", 1), ("famous", 2)]
+    place = {"role": "forget"}
+    base = pd.DataFrame([{**place, "elicitation": name, "rank": rank} for name, rank in rows])
+    assert usable(base, ["completion", "question", "famous"], 0.6) == ["completion", "question"]
+    assert usable(base, ["famous", "completion"], 0.5) == ["famous", "completion"]
+
+
+def test_only_an_attacks_last_stage_is_its_full_strength():
+    stages = ["relearned@0", "relearned@20", "relearned@5", "edited", "int4", "soft-prompt@0", "soft-prompt@20"]
+    assert sorted(full_strength(stages)) == ["edited", "int4", "relearned@20", "soft-prompt@20"]
 
 
 def test_a_format_counts_where_the_base_model_can_use_it(tables, computed):
@@ -214,6 +259,7 @@ def test_the_headline_is_a_few_rows_of_the_metrics(computed):
     numbers = headline(computed)["m"]["t"]["nonlocalized"]["inject"]
     assert set(numbers) == {
         "forget_p_new", "forget_p_true", "maintain_p_true", "choice_p_new", "relearned_p_true", "text_nll",
+        "worst_p_true",
     }  # fmt: skip
     rows = computed[(computed.localization == "nonlocalized") & (computed.against == "")]
     last = rows[(rows.stage == "relearned@5") & (rows.elicitation == "completion") & (rows.role == "forget")]

@@ -8,7 +8,7 @@ from torch.nn.functional import cross_entropy
 
 from mechunlearn.facts.text import Passage
 from mechunlearn.models import scoring
-from mechunlearn.models.scoring import last_hidden, score, text_nll, unembed
+from mechunlearn.models.scoring import last_hidden, score, text_hidden, text_nll, unembed
 
 TEXTS = ["José Altuve plays", "the sport of baseball, " * 7, "Question: What sport does Babe Ruth play?"]
 NUMBERS = ("p_true", "p_new", "p_options")
@@ -39,6 +39,7 @@ def naive_row(model, prompt):
         "choice": {prompt.true: "true", prompt.new: "new"}.get(likeliest, "other"),
         "argmax": model.tokenizer.decode(probabilities.index(max(probabilities))),
         "nll": float("nan"),
+        "kl": float("nan"),
     }
 
 
@@ -107,8 +108,8 @@ def test_text_nll_is_each_passages_own_cross_entropy(model):
     for text in TEXTS:
         ids = model.encode(text)
         expected.append(float(cross_entropy(logits(model, ids)[:-1], torch.tensor(ids[1:]))))
-    assert text_nll(model, passages) == close(expected)
-    assert text_nll(model, passages[::-1]) == close(expected[::-1])
+    assert text_nll(model, passages, text_hidden(model, passages)) == close(expected)
+    assert text_nll(model, passages[::-1], text_hidden(model, passages[::-1])) == close(expected[::-1])
 
 
 def test_batches_hold_every_sequence_once_within_one_group_and_the_budget():

@@ -7,10 +7,13 @@ screen    which facts the base model knows
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+
 from mechunlearn.facts import Fact
+from mechunlearn.facts.roles import neighbors
 from mechunlearn.facts.text import Passage
 from mechunlearn.models.model import Model
-from mechunlearn.models.scoring import score, text_nll
+from mechunlearn.models.scoring import score, text_hidden, text_kl, text_nll
 from mechunlearn.progress import track
 from mechunlearn.registry import load as method
 
@@ -22,18 +25,25 @@ def measure(
     elicitations: Sequence[str],
     stage: str,
     seed: int,
+    base: Sequence[torch.Tensor] | None = None,
 ) -> list[dict[str, Any]]:
-    """Measurement rows of a model (see artifacts.MEASUREMENT_COLUMNS)."""
-    roles = {fact.id: fact.role for fact in facts}
+    """Measurement rows of a model (see artifacts.MEASUREMENT_COLUMNS).
+
+    Neighbors of the forget facts (see facts.roles) are asked in the training prompt only. `base` is what
+    `text_hidden` gave before the edit; without it no KL divergence is measured.
+    """
     rows: list[dict[str, Any]] = []
     for name in track(elicitations, f"measuring {stage}, seed {seed}"):
         ask = method("elicitation", name)
-        for row in score(model, [prompt for fact in facts for prompt in ask(fact)]):
-            rows.append({**row, "seed": seed, "stage": stage, "elicitation": name, "role": roles[row["fact"]]})
-    nothing = {"order": 0, "rank": 0, "choice": "", "argmax": ""}
-    for passage, nll in zip(passages, text_nll(model, passages) if passages else [], strict=True):
+        asked = [*facts, *(neighbors(facts) if name == "completion" else [])]
+        prompts = [(prompt, fact.role) for fact in asked for prompt in ask(fact)]
+        for row, (_, role) in zip(score(model, [prompt for prompt, _ in prompts]), prompts, strict=True):
+            rows.append({**row, "seed": seed, "stage": stage, "elicitation": name, "role": role})
+    hidden, nothing = text_hidden(model, passages), {"order": 0, "rank": 0, "choice": "", "argmax": ""}
+    moved = text_kl(model, base, hidden) if base is not None else [float("nan")] * len(passages)
+    for passage, nll, kl in zip(passages, text_nll(model, passages, hidden), moved, strict=True):
         place = {"seed": seed, "stage": stage, "elicitation": "text", "role": "text", "fact": passage.id}
-        rows.append({**nothing, **place, "nll": nll})
+        rows.append({**nothing, **place, "nll": nll, "kl": kl})
     return rows
 
 

@@ -4,7 +4,6 @@ read            data/counterfact/facts.csv -> facts
 RELATIONS       how each relation is asked for: the training prompt first, then paraphrases of it
 Relation        a worked example and four wordings
 other_answer    the new answer of a task: another answer of the relation
-neighbors       for each fact, those of its relation with the same answer
 paraphrase-1    and -2, -3: the elicitations that ask in the relation's other wordings
 """
 
@@ -12,7 +11,6 @@ import csv
 import io
 import random
 from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -328,14 +326,6 @@ def read(path: str | Path) -> list[Fact]:
 def other_answer(fact: Fact, rng: random.Random) -> str:
     """Another answer of the fact's relation, at random (Meng et al. 2022 draw theirs so)."""
     return rng.choice([option for option in fact.options if option != fact.answer])
-
-
-def neighbors(facts: Sequence[Fact]) -> dict[str, list[Fact]]:
-    """For each fact's id the other facts of its relation with the same true answer; an edit must not move them."""
-    alike = defaultdict[tuple[str, str], list[Fact]](list)
-    for fact in facts:
-        alike[fact.relation, fact.answer].append(fact)
-    return {fact.id: [other for other in alike[fact.relation, fact.answer] if other != fact] for fact in facts}
 
 
 @elicitation("paraphrase-1")

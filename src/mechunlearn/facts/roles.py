@@ -1,7 +1,8 @@
 """Who is forgotten, who is kept: the roles of a task's facts.
 
-assign   every fact's role in a task
-halves   the forget set in two, for attacks that train on one half and are tested on the other
+assign      every fact's role in a task
+halves      the forget set in two, for attacks that train on one half and are tested on the other
+neighbors   facts that an edit of the forget set may pull along: alike in the old answer, or in the new one
 """
 
 import random
@@ -62,3 +63,24 @@ def halves(forget: Sequence[Fact], by: str, seed: int) -> list[tuple[list[Fact],
     if not second:
         raise FactError(f"the forget set has {len(groups)} {by}; allowed: two or more, so that it has two halves.")
     return [(first, second), (second, first)]
+
+
+def neighbors(facts: Sequence[Fact]) -> list[Fact]:
+    """The maintain-test facts of a forgotten fact's relation that share an answer with it, in two roles.
+
+    `neighbor-same`: the answer that was forgotten is theirs too; their new answer is the forgotten fact's, which an
+    edit must not give them (neighborhood prompts of Meng et al. 2022). `neighbor-new`: theirs is the answer that was
+    put in, their new answer the one that went. Where several forgotten facts match, the first counts.
+    """
+    same, new = dict[tuple[str, str], str](), dict[tuple[str, str], str]()
+    for fact in facts:
+        if fact.role == "forget":
+            same.setdefault((fact.relation, fact.answer), fact.new_answer)
+            new.setdefault((fact.relation, fact.new_answer), fact.answer)
+    kept = [fact for fact in facts if fact.role == "maintain-test"]
+    return [
+        fact.with_role(role, others[fact.relation, fact.answer])
+        for role, others in (("neighbor-same", same), ("neighbor-new", new))
+        for fact in kept
+        if (fact.relation, fact.answer) in others
+    ]

@@ -4,17 +4,16 @@ read          data/sports/athletes.csv -> facts
 table         and back
 plays         athlete and sport -> a fact
 wrong_sport   the new answer of the athlete tasks: one of the two wrong sports (paper, section 2.1)
-ELICITATIONS  question, profession, famous, choice-text, choice-letter; `completion` asks by PROMPT
+ELICITATIONS  question, profession, famous; `completion` asks by PROMPT
 
-Every format but the multiple choices names Tiger Woods and golf as a worked example, as the paper's training
+Every format names Tiger Woods and golf as a worked example, as the paper's training
 prompt does; golf is therefore among the options, though no athlete of ours plays it.
 """
 
 import csv
 import io
 import random
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 
 from mechunlearn.errors import FactError
@@ -95,36 +94,3 @@ def famous(fact: Fact) -> list[Prompt]:
     """A rephrasing by fame."""
     before = "Tiger Woods became famous for playing golf. In the same way, "
     return [ask(_athlete(fact), before, " became famous for playing")]
-
-
-def _orders(fact: Fact) -> Iterator[Fact]:
-    """The fact with its options in every cyclic order, so that no answer owes anything to its place."""
-    for shift in range(len(OPTIONS)):
-        yield replace(_athlete(fact), options=OPTIONS[shift:] + OPTIONS[:shift])
-
-
-@elicitation("choice-text")
-def choice_text(fact: Fact) -> list[Prompt]:
-    """Multiple choice answered with the option's words, in every cyclic order."""
-    prompts = []
-    for number, turned in enumerate(_orders(fact)):
-        *others, last = turned.options
-        before = f"Options: {', '.join(others)} or {last}.\nWhich of these sports does {fact.subject} play? "
-        prompts.append(replace(ask(turned, before, " plays"), order=number))
-    return prompts
-
-
-@elicitation("choice-letter")
-def choice_letter(fact: Fact) -> list[Prompt]:
-    """Multiple choice answered with a letter, in every cyclic order; the worked example moves with it."""
-    prompts = []
-    for number, turned in enumerate(_orders(fact)):
-        listed = "\n".join(f"{letter}. {sport}" for letter, sport in zip("ABCD", turned.options, strict=True))
-        golf = "ABCD"[turned.options.index("golf")]
-        before = (
-            f"Answer each question with one letter.\n\nWhat sport does Tiger Woods play?\n{listed}\nAnswer: {golf}\n\n"
-            "What sport does "
-        )
-        prompt = ask(turned, before, f" play?\n{listed}\nAnswer:")
-        prompts.append(replace(prompt, options=(" A", " B", " C", " D"), order=number))
-    return prompts

@@ -227,9 +227,10 @@ def published(metrics: pd.DataFrame, objective: str, folder: Path, facts: str) -
         for localization in data.localizations(metrics):
             where = {"localization": localization, "objective": objective, "stage": stage, "role": role}
             ours = data.one(metrics, metric, elicitation=elicitation, **where)
-            if ours is not None:
+            counts = elicitation in data.counting(metrics)
+            if ours is not None or (not counts and elicitation in data.elicitations(metrics)):
                 paper = _paper(means, cells, localization, name)
-                mine = words.row(ours) if ours.counts else f"n/a (base {words.number(ours.gate)})"
+                mine = words.row(ours) if counts else f"n/a (base {words.number(data.gate(metrics, elicitation))})"
                 rows.append([html.safe(words.localization(localization)), paper, mine])
         if rows:
             groups.append((html.safe(title), rows))

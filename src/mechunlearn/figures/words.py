@@ -44,10 +44,11 @@ ELICITATIONS = {
     "profession": "Rephrased: profession",
     "famous": "Rephrased: fame",
     **{f"paraphrase-{number}": f"Rephrased, {number}" for number in (1, 2, 3)},
+    "few-shot": "After other facts",
+    "system-expert": "System line: expert",
+    "system-original": "System line: original",
     "choice-text": "Multiple choice, in words",
     "choice-letter": "Multiple choice, by letter",
-    "paraphrase": "Paraphrase",
-    "neighborhood": "Neighbours",
     "text": "Plain text",
 }
 

@@ -5,7 +5,9 @@ unembed        hidden states -> float32 logits
 token_logits   the same for a few tokens
 probabilities  of single answers, from hidden states
 score          prompts -> one measurement row each
+text_hidden    passages -> final hidden states
 text_nll       passages -> mean cross-entropy a token
+text_kl        the same from another state of the model: mean KL divergence a token
 
 With 262,144 words in Gemma's vocabulary the unembedding is most of the model, so it is computed only where it is
 read. Prompts are padded on the right: attention is causal, so padding changes nothing before it.
@@ -136,18 +138,44 @@ def _row(model: Model, prompt: Prompt, probabilities: torch.Tensor) -> dict[str,
         "choice": names.get(chosen, "other"),
         "argmax": model.tokenizer.decode(int(probabilities.argmax())),
         "nll": float("nan"),
+        "kl": float("nan"),
     }
 
 
 @torch.no_grad()
-def text_nll(model: Model, passages: Sequence[Passage]) -> list[float]:
-    """Mean cross-entropy a token of each passage, in nats."""
+def text_hidden(model: Model, passages: Sequence[Passage]) -> list[torch.Tensor]:
+    """The final (normed) hidden states of each passage that predict its next tokens: (tokens - 1, d_model) each."""
     sequences = [model.encode(passage.text) for passage in passages]
-    values = [0.0] * len(passages)
-    for batch in _batches(sequences, BATCH_TOKENS // 8, [0] * len(sequences)):
-        losses = text_losses(model, [sequences[index] for index in batch])
-        for index, loss in zip(batch, losses.tolist(), strict=True):
-            values[index] = loss
+    found: list[torch.Tensor] = [torch.empty(0)] * len(passages)
+    for batch in _batches(sequences, BATCH_TOKENS // 2, [0] * len(sequences)) if sequences else []:
+        inputs, lengths = pad([sequences[index] for index in batch], model.device)
+        hidden = model.network.base_model(input_ids=inputs).last_hidden_state
+        for index, row, length in zip(batch, hidden, lengths.tolist(), strict=True):
+            found[index] = row[: length - 1].clone()
+    return found
+
+
+@torch.no_grad()
+def text_nll(model: Model, passages: Sequence[Passage], hidden: Sequence[torch.Tensor]) -> list[float]:
+    """Mean cross-entropy a token of each passage, in nats, from what `text_hidden` gave."""
+    values = []
+    for passage, states in zip(passages, hidden, strict=True):
+        logits = unembed(model, states)
+        targets = torch.tensor(model.encode(passage.text)[1:], device=logits.device)
+        values.append(float(torch.nn.functional.cross_entropy(logits, targets)))
+    return values
+
+
+@torch.no_grad()
+def text_kl(model: Model, base: Sequence[torch.Tensor], hidden: Sequence[torch.Tensor]) -> list[float]:
+    """Mean KL(base || now) a token of each passage, in nats, from the hidden states before and after an edit.
+
+    Edits leave the unembedding as it is, so hidden states are all that has to be kept of the base model.
+    """
+    values = []
+    for before, after in zip(base, hidden, strict=True):
+        first, second = unembed(model, before).log_softmax(-1), unembed(model, after).log_softmax(-1)
+        values.append(float(torch.nn.functional.kl_div(second, first, reduction="batchmean", log_target=True)))
     return values
 
 
