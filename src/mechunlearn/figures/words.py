@@ -49,6 +49,10 @@ ELICITATIONS = {
     "paraphrase": "Paraphrase",
     "neighborhood": "Neighbours",
     "text": "Plain text",
+    "probe-last": "Probe, end of prompt",
+    "probe-last-permuted": "Probe, end of prompt, answers permuted",
+    "probe-subject": "Probe, end of subject",
+    "probe-subject-permuted": "Probe, end of subject, answers permuted",
 }
 
 
