@@ -44,6 +44,9 @@ def settings_of(model: type[SettingsType], text: str) -> SettingsType:
 def main() -> None:
     """Run the command line; a UserError is one sentence on stderr and exit code 1."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    # transformers imports torchao, which warns of each of its kernels that is made for another machine.
+    for name in ("torchao", "torch.utils._pytree"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     try:
         app()
     except UserError as error:

@@ -178,8 +178,8 @@ def headline(table: pd.DataFrame) -> dict[str, object]:
     the unseen half after the last relearning step.
     """
     plain = table[table.against.fillna("") == ""]
-    attacked = [stage for stage in plain.stage.unique() if stage.startswith("relearned@")]
-    last = max(attacked, key=lambda stage: int(stage.split("@")[1]), default="")
+    relearned = [stage for stage in plain.stage.unique() if stage.startswith("relearned@")]
+    last = max(relearned, key=lambda stage: int(stage.split("@")[1]), default="")
     wanted = {
         "forget_p_new": ("edited", "completion", "forget", "p_new"),
         "forget_p_true": ("edited", "completion", "forget", "p_true"),

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from mechunlearn import stats
-from mechunlearn.artifacts import measurement_table
+from mechunlearn.artifacts import measurement_table, read_measurements, write_table
 from mechunlearn.config import EvaluateSettings, ReportSettings
 from mechunlearn.metrics import COLUMNS, full_strength, headline, metrics, usable
 from mechunlearn.stats import interval
@@ -268,3 +268,17 @@ def test_the_headline_is_a_few_rows_of_the_metrics(computed):
 
 def test_a_study_without_attacks_has_a_headline(computed):
     assert "m" in headline(computed[~computed.stage.str.contains("@")])
+
+
+def test_only_relearning_is_the_headlines_relearned(computed):
+    last = computed[computed.stage == "relearned@5"]
+    others = [last.assign(stage=stage, value=0.123) for stage in ("probed@17", "int4")]
+    assert headline(pd.concat([computed, *others])) == headline(computed)
+
+
+def test_an_attack_that_can_measure_nothing_has_no_metrics(tables, computed, tmp_path):
+    path = tmp_path / "none.parquet"
+    write_table(path, measurement_table([]))
+    cells = [Cell("m", "t", name, "inject", "probe") for name in ("fact-lookup", "nonlocalized")]
+    more = tables | {cell: read_measurements(path) for cell in cells}
+    pd.testing.assert_frame_equal(metrics(more, EVALUATE, REPORT), computed)

@@ -6,9 +6,12 @@ import pytest
 import torch
 
 from mechunlearn.artifacts import MEASUREMENT_COLUMNS, measurement_table
-from mechunlearn.attack.relearn import adapters, relearn
-from mechunlearn.config import RelearnSettings
+from mechunlearn.attack.relearn import adapters, finetune, relearn, weights
+from mechunlearn.config import FinetuneSettings, RelearnSettings
+from mechunlearn.errors import DivergenceError, FactError
+from mechunlearn.facts import Fact
 from mechunlearn.facts.completion import completion
+from mechunlearn.facts.roles import halves
 from mechunlearn.facts.text import Passage
 from mechunlearn.models.scoring import score
 
@@ -115,3 +118,48 @@ def test_an_attack_depends_on_its_seed_alone(tiny, athletes):
     assert table.equals(measurement_table(attacked(model, athletes)))
     other = measurement_table(attacked(model, athletes, seed=1)).assign(seed=0)
     assert not table.equals(other)
+
+
+FINETUNE = FinetuneSettings(steps=[0, 1, 15], batch=2, texts=1, text_tokens=8, learning_rate=3e-3)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_finetuning_trains_every_weight_and_leaves_no_trace(fresh, athletes, dtype):
+    model = fresh("llama", dtype)
+    before = shape_of(model)
+    rows = finetune(model, athletes, PASSAGES, FINETUNE, 0)
+    assert_untouched(model, before)
+    table = measurement_table(rows)
+    assert set(table.stage) == {f"finetuned@{step}" for step in FINETUNE.steps}
+    mean = table[table.role == "relearn-train"].groupby("stage").p_true.mean()
+    assert mean["finetuned@15"] > mean["finetuned@0"] + 0.2
+    with weights(model) as parameters:
+        assert sum(parameter.numel() for parameter in parameters) == sum(
+            shape[0] * shape[1] for shape in model.layout.shapes.values()
+        )
+        parameters[0].data.add_(1)
+    assert_untouched(model, before)
+
+
+def test_finetuning_that_fails_leaves_no_trace(fresh, athletes):
+    model = fresh("gemma3_text", "bfloat16")
+    before = shape_of(model)
+    with pytest.raises(DivergenceError, match="finetuned"):
+        finetune(model, athletes, PASSAGES, FINETUNE.model_copy(update={"learning_rate": 1e30}), 0)
+    assert_untouched(model, before)
+
+
+def test_subjects_stay_in_one_half():
+    facts = [Fact(f"{s} {r}", s, r, "a", "{} is", ("a", "b"), "b", "forget") for s in "uvwxyz" for r in "mn"]
+    for seed in range(5):
+        (first, second), swapped = halves(facts, "subjects", seed)
+        assert swapped == (second, first)
+        assert sorted([*first, *second], key=lambda fact: fact.id) == facts
+        assert not {fact.subject for fact in first} & {fact.subject for fact in second}
+        assert len(first) == len(second) == 6
+    assert any(
+        {fact.subject for fact in first} & {fact.subject for fact in second}
+        for first, second in (halves(facts, "facts", seed)[0] for seed in range(5))
+    )
+    with pytest.raises(FactError, match="1 subjects; allowed: two or more"):
+        halves(facts[:2], "subjects", 0)

@@ -1,14 +1,20 @@
-"""Adversarial relearning: does training on some of the forgotten facts bring back the others? (paper 3.2, A.7.3)"""
+"""Adversarial relearning: does training on some of the forgotten facts bring back the others? (paper 3.2, A.7.3)
+
+relearn    by LoRA adapters on every linear layer, as published
+finetune   by every attention and MLP weight
+adapters   fresh LoRA adapters, inside a block
+weights    the weights themselves, inside a block
+"""
 
 import random
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
 from peft import LoraConfig, get_peft_model
 
-from mechunlearn.config import RelearnSettings
+from mechunlearn.config import FinetuneSettings, RelearnSettings
 from mechunlearn.facts import Fact
 from mechunlearn.facts.roles import halves
 from mechunlearn.facts.text import Passage
@@ -17,6 +23,8 @@ from mechunlearn.models.scoring import score, text_losses
 from mechunlearn.models.training import answer_losses, descend, draw, example, passages_ids
 from mechunlearn.registry import attack
 from mechunlearn.registry import load as method
+
+Trainable = Callable[[], AbstractContextManager[list[torch.nn.Parameter]]]
 
 
 @attack("relearn")
@@ -30,6 +38,26 @@ def relearn(
     maintain-test facts, and, under the role `relearn-train`, the half trained on: whether the attack itself works.
     With `both_halves` the attack runs twice with the halves swapped.
     """
+    return _train(model, facts, passages, settings, seed, "relearned", lambda: adapters(model, settings))
+
+
+@attack("finetune")
+def finetune(
+    model: Model, facts: Sequence[Fact], passages: Sequence[Passage], settings: FinetuneSettings, seed: int
+) -> list[dict[str, Any]]:
+    """The same as `relearn`, but every attention and MLP weight is trained; stages `finetuned@STEP`."""
+    return _train(model, facts, passages, settings, seed, "finetuned", lambda: weights(model))
+
+
+def _train(
+    model: Model,
+    facts: Sequence[Fact],
+    passages: Sequence[Passage],
+    settings: RelearnSettings | FinetuneSettings,
+    seed: int,
+    stage: str,
+    trainable: Trainable,
+) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     forget = [fact for fact in facts if fact.role == "forget"]
     for number, (seen, unseen) in enumerate(halves(forget, settings.split, seed)[: 1 + settings.both_halves]):
@@ -38,7 +66,7 @@ def relearn(
         trained = [fact.with_role("relearn-train", fact.new_answer) for fact in seen]
         rng = random.Random(f"relearn-{seed}-{number}")
         torch.manual_seed(rng.getrandbits(32))
-        with adapters(model, settings) as parameters:
+        with trainable() as parameters:
             true = draw([example(model, fact, fact.answer) for fact in seen], rng)
             keep = draw([example(model, fact, fact.answer) for fact in facts if fact.role == "maintain-train"], rng)
             texts = draw(passages_ids(model, passages, settings.text_tokens), rng)
@@ -58,13 +86,13 @@ def relearn(
                 learning_rate=settings.learning_rate,
                 clip=1.0,
                 model=model,
-                what=f"relearning half {number + 1}, seed {seed}",
+                what=f"{stage}, half {number + 1}, seed {seed}",
             )
             measured = [*unseen, *kept, *trained]
-            rows += _measure(model, measured, 0, seed)
+            rows += _measure(model, measured, f"{stage}@0", seed)
             for losses in history:
                 if losses["step"] in settings.steps:
-                    rows += _measure(model, measured, int(losses["step"]), seed)
+                    rows += _measure(model, measured, f"{stage}@{int(losses['step'])}", seed)
     return rows
 
 
@@ -87,12 +115,30 @@ def adapters(model: Model, settings: RelearnSettings) -> Iterator[list[torch.nn.
         model.network.eval()
 
 
-def _measure(model: Model, facts: Sequence[Fact], step: int, seed: int) -> list[dict[str, Any]]:
+@contextmanager
+def weights(model: Model) -> Iterator[list[torch.nn.Parameter]]:
+    """Every attention and MLP weight, in float32 with gradients; as it was afterwards, bit for bit."""
+    chosen = [model.network.get_parameter(name) for name in model.layout.shapes]
+    before = [parameter.data for parameter in chosen]
+    try:
+        for parameter in chosen:
+            parameter.data = parameter.data.to(torch.float32, copy=True)
+            parameter.requires_grad_(True)
+        yield chosen
+    finally:
+        for parameter, data in zip(chosen, before, strict=True):
+            parameter.requires_grad_(False)
+            parameter.grad = None
+            parameter.data = data
+
+
+def _measure(model: Model, facts: Sequence[Fact], stage: str, seed: int) -> list[dict[str, Any]]:
     """Rows through the training prompt, adapters on but dropout off."""
     ask, roles = method("elicitation", "completion"), {fact.id: fact.role for fact in facts}
+    training = model.network.training
     model.network.eval()
     with model.autocast():
         rows = score(model, [ask(fact)[0] for fact in facts])
-    model.network.train()
-    place = {"seed": seed, "stage": f"relearned@{step}", "elicitation": "completion"}
+    model.network.train(training)
+    place = {"seed": seed, "stage": stage, "elicitation": "completion"}
     return [{**row, **place, "role": roles[row["fact"]]} for row in rows]

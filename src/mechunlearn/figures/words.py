@@ -50,6 +50,10 @@ ELICITATIONS = {
     "choice-text": "Multiple choice, in words",
     "choice-letter": "Multiple choice, by letter",
     "text": "Plain text",
+    "probe-last": "Probe, end of prompt",
+    "probe-last-permuted": "Probe, end of prompt, answers permuted",
+    "probe-subject": "Probe, end of subject",
+    "probe-subject-permuted": "Probe, end of subject, answers permuted",
 }
 
 

@@ -13,18 +13,13 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-import torch
-from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from mechunlearn.config import LocalizeSettings
 from mechunlearn.errors import FactError
 from mechunlearn.facts import Fact
-from mechunlearn.models.interventions import capture
 from mechunlearn.models.model import Model
-from mechunlearn.models.scoring import last_hidden
+from mechunlearn.models.states import classifier, states
 from mechunlearn.progress import track
 from mechunlearn.registry import load as method
 
@@ -62,9 +57,9 @@ def probes(model: Model, facts: Sequence[Fact], settings: LocalizeSettings) -> p
     chance = float(pd.Series(answers).value_counts(normalize=True).iloc[0])
     tables = [pd.DataFrame({"fact": [""], "layer": -1, "kind": "chance", "head": -1, "position": "", "effect": chance})]
     for kind, sequences in texts.items():
-        states = residual_stream(model, sequences)
+        stream = residual_stream(model, sequences)
         for layer in track(range(model.layout.layers), f"probing {kind}"):
-            right = probe(states[layer], answers, settings.probes.folds, settings.seed) == answers
+            right = probe(stream[layer], answers, settings.probes.folds, settings.seed) == answers
             tables.append(
                 pd.DataFrame(
                     {
@@ -80,29 +75,16 @@ def probes(model: Model, facts: Sequence[Fact], settings: LocalizeSettings) -> p
     return pd.concat(tables, ignore_index=True)
 
 
-@torch.no_grad()
 def residual_stream(model: Model, sequences: Sequence[Sequence[int]], rows: int = 64) -> np.ndarray:
     """The residual stream after every layer at the last token: (layers, sequences, d_model), float32."""
     parts = [(model.layout.module(layer), "output") for layer in range(model.layout.layers)]
-    found = np.zeros((len(parts), len(sequences), model.width), dtype=np.float32)
-    order = sorted(range(len(sequences)), key=lambda index: (len(sequences[index]), index))
-    for start in range(0, len(order), rows):
-        batch = order[start : start + rows]
-        longest = max(len(sequences[index]) for index in batch)
-        with capture(model, parts) as seen:
-            last_hidden(model, [sequences[index] for index in batch])
-        width = seen[parts[0]].shape[1]
-        at = torch.tensor([len(sequences[index]) - 1 - (longest - width) for index in batch])
-        for layer, part in enumerate(parts):
-            found[layer, batch] = seen[part][torch.arange(len(batch)), at].float().cpu().numpy()
-    return found
+    return states(model, parts, sequences, [[len(sequence) - 1] for sequence in sequences], rows)[:, 0]
 
 
-def probe(states: np.ndarray, answers: np.ndarray, folds: int, seed: int) -> np.ndarray:
+def probe(stream: np.ndarray, answers: np.ndarray, folds: int, seed: int) -> np.ndarray:
     """Out-of-fold predictions of the answer from (facts, d_model) states."""
-    classifier = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=300))
     splits = StratifiedKFold(folds, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        predictions: np.ndarray = cross_val_predict(classifier, states, answers, cv=splits)
+        predictions: np.ndarray = cross_val_predict(classifier(300), stream, answers, cv=splits)
     return predictions
