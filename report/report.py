@@ -184,7 +184,7 @@ TRUST = {
     "estimates": "Do estimates agree with what they estimate?",
     "agreement": "Would a method choose the same again?",
 }
-ORDER = ["robustness", "relearning", "trade-off", "probe-curves", "localization-map", "tracing-map"]
+ORDER = ["worst-case", "robustness", "relearning", "trade-off", "probe-curves", "localization-map", "tracing-map"]
 others = sorted(set(registry.methods("figure")) - {*ORDER, *TRUST})
 if shown:
     show("<h2>What was found</h2>")
@@ -222,7 +222,9 @@ the likeliest. Kept: facts that should not change. n: forgotten facts, then kept
     )
 for model, task in cells:
     for objective in study.objectives:
-        show(heading(model, task, several(objective)), tables.results(part(model, task), objective))
+        rows = part(model, task)
+        show(heading(model, task, several(objective)), tables.results(rows, objective))
+        show(tables.side_effects(rows, objective), tables.attacks(rows, objective), tables.probes(rows, objective))
 
 # %%
 if edits:

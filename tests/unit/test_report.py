@@ -79,7 +79,7 @@ def test_the_page_shows_no_code(page):
 
 def test_formats_that_do_not_count_are_named_with_their_accuracy(page):
     text = text_of(page[0])
-    assert re.search(r"Multiple choice, by letter\s+n/a: the base model is right for 0\.27", text)
+    assert re.search(r"Multiple choice, by letter\s+n/a: the base model is right for 0\.23", text)
 
 
 def test_a_study_that_only_localizes_has_a_report(tmp_path, monkeypatch):

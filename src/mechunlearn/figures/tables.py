@@ -8,6 +8,9 @@ localizations what each localization trains
 facts_seen    how many facts each localizer saw
 planted       how each localizer ranks the layer in which facts were planted
 results       per format and localization: new answer, true answer, what was kept
+side_effects  what an edit does to neighbors and to plain text
+attacks       the true answer of the forgotten facts after each attack, and the worst case
+probes        what a probe reads off the hidden states, at its best layer, beside a control
 published     the paper's values beside ours
 """
 
@@ -23,6 +26,7 @@ from mechunlearn.artifacts import Selection, read_table
 from mechunlearn.claims import CLAIMS
 from mechunlearn.figures import data, html, words
 from mechunlearn.figures import planted as figure
+from mechunlearn.metrics import WORST, full_strength
 
 # What the paper's metric is called in report/published, and which of ours is the same thing.
 PUBLISHED = [
@@ -206,6 +210,80 @@ def results(metrics: pd.DataFrame, objective: str) -> str:
         counts = " and ".join(str(size.n) if size else "0" for size in sizes)
         groups.append((f'{title}<span class="n">n = {counts}</span>', rows))
     return html.table(head, groups)
+
+
+def side_effects(metrics: pd.DataFrame, objective: str) -> str:
+    """Neighbors in the training prompt, and plain text: base model first."""
+    columns = [
+        ("Same answer: true", "p_true", "completion", "neighbor-same"),
+        ("Same answer: forgotten fact's new one", "p_new", "completion", "neighbor-same"),
+        ("New answer's own: true", "p_true", "completion", "neighbor-new"),
+        ("Plain text: cross-entropy", "nll", "text", "text"),
+        ("Plain text: divergence from the base", "kl", "text", "text"),
+    ]
+    rows = []
+    for name in ["base", *data.localizations(metrics)]:
+        where = {"localization": name, "objective": "" if name == "base" else objective}
+        where["stage"] = "base" if name == "base" else "edited"
+        cells = [
+            words.row(data.one(metrics, metric, elicitation=elicitation, role=role, **where))
+            for _, metric, elicitation, role in columns
+        ]
+        rows.append([html.safe(words.localization(name)), *cells])
+    sizes = [data.base(metrics, metric, elicitation, role) for _, metric, elicitation, role in columns]
+    head = [
+        f'{html.safe(title)} <span class="n">n = {size.n}</span>' if size else html.safe(title)
+        for (title, *_), size in zip(columns, sizes, strict=True)
+    ]
+    return html.table(["", *head], [("Side effects: facts that share an answer with a forgotten one, and text", rows)])
+
+
+def attacks(metrics: pd.DataFrame, objective: str) -> str:
+    """A column an attack at its full strength, through the training prompt or its own best; the worst case last."""
+    rows = data.pick(metrics, "p_true", objective=objective, role="forget")
+    found = [name for name in full_strength(rows.stage.unique()) if name not in (WORST, "edited")]
+    stages = sorted(name for name in found if not name.startswith("probed@"))
+    if not stages:
+        return ""
+    body = []
+    for name in data.localizations(metrics):
+        own = rows[rows.localization == name]
+        cells = [words.row(next(own[own.stage == stage].itertuples(), None)) for stage in [*stages, WORST]]
+        body.append([html.safe(words.localization(name)), *cells])
+    head = ["", *(html.safe(words.stage(name).capitalize()) for name in stages), "Worst case of all"]
+    return html.table(head, [("True answer of the forgotten facts under attack", body)])
+
+
+def probes(metrics: pd.DataFrame, objective: str) -> str:
+    """How often the best layer's probe says the true and the new answer of forgotten facts, the control beside it.
+
+    The layer is the one whose probe is best on maintain-test facts, so that the forgotten ones do not choose it.
+    """
+    groups = []
+    for place, title in (("probe-last", "end of the prompt"), ("probe-subject", "end of the subject")):
+        body = []
+        for name in data.localizations(metrics):
+            where = {"localization": name, "objective": objective, "elicitation": place}
+            kept = data.pick(metrics, "accuracy_true", role="maintain-test", **where)
+            if kept.empty:
+                continue
+            stage = str(kept.sort_values("value").stage.iloc[-1])
+            own = {**where, "stage": stage}
+            control = {**own, "elicitation": f"{place}-permuted"}
+            cells = [
+                words.row(data.one(metrics, metric, role=role, **asked))
+                for metric, role, asked in (
+                    ("accuracy_true", "forget", own),
+                    ("accuracy_new", "forget", own),
+                    ("accuracy_true", "forget", control),
+                    ("accuracy_true", "maintain-test", own),
+                )
+            ]
+            body.append([html.safe(words.localization(name)), stage.partition("@")[2], *cells])
+        if body:
+            groups.append((f"Probes of the hidden states at the {title}", body))
+    head = ["", "Layer", "Says true", "Says new", "Control: says true", "Kept: says true"]
+    return html.table(head, groups) if groups else ""
 
 
 def published(metrics: pd.DataFrame, objective: str, folder: Path, facts: str) -> str:

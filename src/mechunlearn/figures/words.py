@@ -4,6 +4,8 @@ localization   "causal-tracing-mlps" -> "Causal tracing, MLPs only"
 short          "nonlocalized" -> "Everything": within brackets
 quoted         the same in quotation marks: within a sentence
 elicitation    "choice-text" -> "Multiple choice, in words"
+stage          "relearned@20" -> "relearning, 20 steps"
+way            "edited choice-text" -> "multiple choice, in words": how an edit was got at
 number         0.861, 0.79, 0.92 -> "0.86 [0.79, 0.92]"
 parameters     11796480 -> "11.8 M"
 listing        names -> "a, b and c"
@@ -57,6 +59,17 @@ ELICITATIONS = {
 }
 
 
+STAGES = {
+    "edited": "after the edit",
+    "relearned": "relearning",
+    "finetuned": "full fine-tuning",
+    "soft-prompt": "soft prompt",
+    "prompt-search": "prompt search",
+    "int8": "weights in 8 bits",
+    "int4": "weights in 4 bits",
+}
+
+
 def _spelled(name: str) -> str:
     return name.replace("-", " ").capitalize()
 
@@ -82,6 +95,18 @@ def quoted(name: str) -> str:
 def elicitation(name: str) -> str:
     """A format of asking as people say it."""
     return ELICITATIONS.get(name, _spelled(name))
+
+
+def stage(name: str) -> str:
+    """A stage of measurement as people say it."""
+    known, _, steps = name.partition("@")
+    return STAGES.get(known, _spelled(known).lower()) + (f", {steps} steps" if steps else "")
+
+
+def way(name: str) -> str:
+    """A stage and a format: what brought the worst case."""
+    reached, _, asked = name.partition(" ")
+    return elicitation(asked).lower() if reached in ("edited", "base") else stage(reached)
 
 
 def number(value: float, low: float | None = None, high: float | None = None, sign: bool = False) -> str:
