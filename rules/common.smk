@@ -150,7 +150,7 @@ def edit_settings(wildcards):
 
 def evaluate_settings(wildcards):
     evaluate = STUDY.evaluate.model_copy(update={"elicitations": STUDY.asked(wildcards.task)})
-    return evaluate.model_dump_json(include={"elicitations", "texts", "gate"})
+    return evaluate.model_dump_json(include={"elicitations", "samples", "texts", "gate"})
 
 
 def gate_settings(wildcards):

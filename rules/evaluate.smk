@@ -11,12 +11,15 @@ rule evaluate_all:
     localrule: True
 
 
+MEASURES = ("mechunlearn.evaluate.measure", "mechunlearn.evaluate.generate")
+
+
 rule evaluate_base:
     input:
         model="models/{model}/model.json",
         facts=f"{HOME}/facts.parquet",
         text="data/text/passages.jsonl",
-        code=sources("mechunlearn.evaluate.measure", *ASKS),
+        code=sources(*MEASURES, *ASKS),
     output:
         f"{HOME}/measurements/base.parquet",
     log:
@@ -49,7 +52,7 @@ rule evaluate:
         text="data/text/passages.jsonl",
         base=rules.evaluate_base.output,
         deltas=rules.edit.output.deltas,
-        code=sources("mechunlearn.evaluate.measure", "mechunlearn.metrics", "mechunlearn.models.delta", *ASKS),
+        code=sources(*MEASURES, "mechunlearn.metrics", "mechunlearn.models.delta", *ASKS),
     output:
         f"{HOME}/measurements/{{localization}}/{{objective}}.parquet",
     log:

@@ -301,6 +301,9 @@ class EvaluateSettings(Settings):
         "`famous` fit athletes, the paraphrases `counterfact`, and the others, with `completion`, the training prompt, "
         "all facts.",
     )
+    samples: int = Field(
+        default=4, ge=0, description="Texts that the model writes about each forgotten subject; 0: none."
+    )
     texts: int = Field(default=48, ge=1, description="Held-out text passages for the general cross-entropy.")
     gate: Probability = Field(
         default=0.6,

@@ -57,8 +57,8 @@ def objectives(metrics: pd.DataFrame) -> list[str]:
 
 
 def elicitations(metrics: pd.DataFrame) -> list[str]:
-    """Every format measured, the training prompt first."""
-    return [name for name in registry.methods("elicitation") if name in set(metrics.elicitation)]
+    """Every format measured, the training prompt first, free generation last."""
+    return [name for name in [*registry.methods("elicitation"), "generation"] if name in set(metrics.elicitation)]
 
 
 def counting(metrics: pd.DataFrame) -> list[str]:

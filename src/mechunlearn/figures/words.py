@@ -51,6 +51,7 @@ ELICITATIONS = {
     "system-original": "System line: original",
     "choice-text": "Multiple choice, in words",
     "choice-letter": "Multiple choice, by letter",
+    "generation": "Free text",
     "text": "Plain text",
     "probe-last": "Probe, end of prompt",
     "probe-last-permuted": "Probe, end of prompt, answers permuted",
