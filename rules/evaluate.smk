@@ -17,6 +17,7 @@ rule evaluate_base:
         facts=f"{HOME}/facts.parquet",
         text="data/text/passages.jsonl",
         code=sources("mechunlearn.evaluate.measure", *ASKS),
+        benchmarks=benchmark_sources(),
     output:
         f"{HOME}/measurements/base.parquet",
     log:
@@ -27,7 +28,7 @@ rule evaluate_base:
         "../envs/torch.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
+        mem_mb=8000 if STUDY.evaluate.benchmarks else 4000,
     params:
         settings=evaluate_settings,
     shell:
@@ -50,6 +51,7 @@ rule evaluate:
         base=rules.evaluate_base.output,
         deltas=rules.edit.output.deltas,
         code=sources("mechunlearn.evaluate.measure", "mechunlearn.metrics", "mechunlearn.models.delta", *ASKS),
+        benchmarks=benchmark_sources(),
     output:
         f"{HOME}/measurements/{{localization}}/{{objective}}.parquet",
     log:
@@ -60,7 +62,7 @@ rule evaluate:
         "../envs/torch.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
+        mem_mb=8000 if STUDY.evaluate.benchmarks else 4000,
     params:
         settings=evaluate_settings,
         seeds=seed_options,

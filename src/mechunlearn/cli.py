@@ -228,7 +228,8 @@ def evaluate(
     ] = None,
     seed: Seeds = [0],  # noqa: B006
 ) -> None:
-    """Measure the base model, or an edit's every seed, through all elicitations and on held-out text."""
+    """Measure the base model, or an edit's every seed, through all elicitations, on held-out text and benchmarks."""
+    from mechunlearn.evaluate import benchmarks
     from mechunlearn.evaluate.measure import measure
     from mechunlearn.facts import text as passages
     from mechunlearn.metrics import usable
@@ -240,8 +241,11 @@ def evaluate(
     known, formats = artifacts.read_facts(facts, *MEASURED), rules.elicitations
     if base:
         formats = usable(artifacts.read_measurements(base), formats, rules.gate)
+    tasks = benchmarks.load(rules)
     if not edits:
-        rows = measure(_load(model), known, held_out, formats, "base", seed[0])
+        loaded = _load(model)
+        rows = measure(loaded, known, held_out, formats, "base", seed[0])
+        rows += benchmarks.measure(loaded, tasks, rules.benchmark_limit, "base", seed[0])
     else:
         rows, before = [], None
         for number in seed:
@@ -249,6 +253,7 @@ def evaluate(
             before = text_hidden(loaded, held_out) if before is None else before
             delta.apply(edits / f"seed{number}" / "delta.safetensors", loaded)
             rows += measure(loaded, known, held_out, formats, "edited", number, before)
+            rows += benchmarks.measure(loaded, tasks, rules.benchmark_limit, "edited", number)
     artifacts.write_table(out, artifacts.measurement_table(rows))
 
 
