@@ -224,7 +224,8 @@ for model, task in cells:
     for objective in study.objectives:
         rows = part(model, task)
         show(heading(model, task, several(objective)), tables.results(rows, objective))
-        show(tables.side_effects(rows, objective), tables.attacks(rows, objective), tables.probes(rows, objective))
+        show(tables.side_effects(rows, objective), tables.benchmarks(rows, objective))
+        show(tables.attacks(rows, objective), tables.probes(rows, objective))
 
 # %%
 if edits:

@@ -150,7 +150,17 @@ def edit_settings(wildcards):
 
 def evaluate_settings(wildcards):
     evaluate = STUDY.evaluate.model_copy(update={"elicitations": STUDY.asked(wildcards.task)})
-    return evaluate.model_dump_json(include={"elicitations", "samples", "texts", "gate"})
+    benchmarks = {"benchmarks", "benchmark_limit", "benchmark_tasks"} if evaluate.benchmarks else set()
+    return evaluate.model_dump_json(include={"elicitations", "samples", "texts", "gate", *benchmarks})
+
+
+def benchmark_sources():
+    """What benchmarks run on, where there are any: our module, and the files of a user's own tasks."""
+    if not STUDY.evaluate.benchmarks:
+        return []
+    own = STUDY.evaluate.benchmark_tasks
+    files = [os.path.join(folder, name) for folder, _, names in os.walk(own) for name in names] if own else []
+    return [*sources("mechunlearn.evaluate.benchmarks"), *(each for each in sorted(files) if "__pycache__" not in each)]
 
 
 def gate_settings(wildcards):

@@ -20,6 +20,7 @@ rule evaluate_base:
         facts=f"{HOME}/facts.parquet",
         text="data/text/passages.jsonl",
         code=sources(*MEASURES, *ASKS),
+        benchmarks=benchmark_sources(),
     output:
         f"{HOME}/measurements/base.parquet",
     log:
@@ -30,7 +31,7 @@ rule evaluate_base:
         "../envs/torch.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
+        mem_mb=8000 if STUDY.evaluate.benchmarks else 4000,
     params:
         settings=evaluate_settings,
     shell:
@@ -53,6 +54,7 @@ rule evaluate:
         base=rules.evaluate_base.output,
         deltas=rules.edit.output.deltas,
         code=sources(*MEASURES, "mechunlearn.metrics", "mechunlearn.models.delta", *ASKS),
+        benchmarks=benchmark_sources(),
     output:
         f"{HOME}/measurements/{{localization}}/{{objective}}.parquet",
     log:
@@ -63,7 +65,7 @@ rule evaluate:
         "../envs/torch.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
+        mem_mb=8000 if STUDY.evaluate.benchmarks else 4000,
     params:
         settings=evaluate_settings,
         seeds=seed_options,

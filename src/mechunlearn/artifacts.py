@@ -33,6 +33,7 @@ FACT_COLUMNS = [
 ]  # fmt: skip
 SCORE_COLUMNS = ["seed", "fact", "layer", "kind", "head", "position", "effect"]
 PLANTED_COLUMNS = ["model", "task", "layer", "localizer", "rank", "low", "high", "layers", "first", "n"]
+BENCHMARK = "benchmark"  # the role of a benchmark's items: `elicitation` is its name and `fact` an item
 MEASUREMENT_COLUMNS = {
     "seed": "int64",
     "stage": "str",

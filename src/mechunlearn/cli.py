@@ -228,7 +228,8 @@ def evaluate(
     ] = None,
     seed: Seeds = [0],  # noqa: B006
 ) -> None:
-    """Measure the base model, or an edit's every seed: all elicitations, held-out text, text of its own."""
+    """Measure the base model, or an edit's every seed: all elicitations, held-out text, text of its own, benchmarks."""
+    from mechunlearn.evaluate import benchmarks
     from mechunlearn.evaluate.generate import generate
     from mechunlearn.evaluate.measure import measure
     from mechunlearn.facts import text as passages
@@ -242,10 +243,12 @@ def evaluate(
     if base:
         formats = usable(artifacts.read_measurements(base), formats, rules.gate)
     forget = [fact for fact in known if fact.role == "forget"] if rules.samples else []
+    tasks = benchmarks.load(rules)
     if not edits:
         loaded = _load(model)
         rows = measure(loaded, known, held_out, formats, "base", seed[0])
         rows += generate(loaded, forget, rules.samples, "base", seed[0])
+        rows += benchmarks.measure(loaded, tasks, rules.benchmark_limit, "base", seed[0])
     else:
         rows, before = [], None
         for number in seed:
@@ -254,6 +257,7 @@ def evaluate(
             delta.apply(edits / f"seed{number}" / "delta.safetensors", loaded)
             rows += measure(loaded, known, held_out, formats, "edited", number, before)
             rows += generate(loaded, forget, rules.samples, "edited", number)
+            rows += benchmarks.measure(loaded, tasks, rules.benchmark_limit, "edited", number)
     artifacts.write_table(out, artifacts.measurement_table(rows))
 
 

@@ -10,6 +10,7 @@ The JSON schema (config/schema.json) and the table in config/README.md are gener
 
 import difflib
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -310,6 +311,18 @@ class EvaluateSettings(Settings):
         description="A format counts only where the base model's accuracy through it is at least this: the "
         "share of known facts whose answer is the likeliest of all tokens.",
     )
+    benchmarks: list[str] = Field(
+        default=[],
+        description="Benchmarks of general ability, by their names in the library lm-eval, such as `mmlu`, `sciq` or "
+        "`tinyMMLU`: any multiple choice. Their datasets are downloaded once by the library.",
+    )
+    benchmark_limit: Annotated[int, Field(ge=1)] | None = Field(
+        default=None,
+        description="The first so many items of each task of a benchmark (`mmlu` has 57 tasks); null: all.",
+    )
+    benchmark_tasks: str = Field(
+        default="", description="A folder with lm-eval tasks of your own as YAML files; empty: none."
+    )
 
 
 def _ascending_steps(steps: list[int]) -> list[int]:
@@ -451,6 +464,21 @@ class Study(Settings):
         return [name for name in self.evaluate.elicitations if modules[name].rpartition(".")[2] in own]
 
     @model_validator(mode="after")
+    def _known_benchmarks(self) -> "Study":
+        folder, names = self.evaluate.benchmark_tasks, self.evaluate.benchmarks
+        if folder and not Path(folder).is_dir():
+            raise ValueError(f"evaluate.benchmark_tasks is {folder!r}: it must be a folder, and there is none.")
+        if len(set(names)) != len(names):
+            raise ValueError(f"evaluate.benchmarks: every name may stand there once, got {', '.join(names)}")
+        known = registry.benchmarks(folder) if names else []
+        for name in names:
+            if name in registry.methods("elicitation") or name == "text":
+                raise ValueError(f"evaluate.benchmarks: {name!r} is the name of a format; a benchmark needs another")
+            if known and name not in known:  # nothing is known where the library is not installed
+                raise ValueError(f"evaluate.benchmarks: {unknown_benchmark(name, known)}")
+        return self
+
+    @model_validator(mode="after")
     def _known_names(self) -> "Study":
         draws = [name for name in [*self.localizations, *self.edit.learning_rates] if registry.baseline(name)]
         own = list(dict.fromkeys([*registry.localizations(), *draws, *self.localize.layers]))
@@ -492,6 +520,17 @@ def unknown(value: str, known: list[str]) -> str:
     near = difflib.get_close_matches(value, known, n=1, cutoff=0.4)
     hint = f" - did you mean '{near[0]}'?" if near else ""
     return f"unknown name '{value}'{hint} Known: {', '.join(known)}."
+
+
+def unknown_benchmark(name: str, known: Collection[str]) -> str:
+    """'unknown name ...' with the nearest ones; there are too many to list."""
+    near = difflib.get_close_matches(name.lower(), {each.lower(): each for each in known}, n=3)
+    spelled = [f"'{each}'" for each in known if each.lower() in near]
+    hint = f" - did you mean {' or '.join(spelled[:3])}?" if spelled else ""
+    return (
+        f"unknown name '{name}'{hint} Known: the {len(known)} tasks and groups of lm-eval (`lm-eval ls tasks`), such "
+        "as mmlu, sciq and tinyMMLU, and those in evaluate.benchmark_tasks."
+    )
 
 
 def validate_study(values: dict[str, Any], origin: str = "the configuration") -> Study:

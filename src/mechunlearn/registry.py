@@ -12,14 +12,17 @@ mlps_only       does it select MLPs alone?
 budgeted        does it train as many parameters as the budget says?
 ordered         localizations in the order that every table and figure keeps
 load            import the method and return its function
+benchmarks      the names of the benchmarks that lm-eval knows, or a folder of one's own
 sources         a module's file and every file of the package that it imports, directly or not
 """
 
 import ast
+import os
 import re
 from collections.abc import Callable, Iterable
 from functools import cache
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -38,6 +41,8 @@ BASELINES = ("random", "random-mlps", "all-mlps", "nonlocalized")
 UNBUDGETED = ("fact-lookup", "all-mlps", "nonlocalized")
 MLP_LOCALIZERS = ("fact-lookup", "path-patching")  # they look for MLPs, so they have no form with `-mlps`
 DRAW = re.compile(r"(random|random-mlps)-(?:[2-9]|[1-9]\d+)")
+# A benchmark's name, or a list of them, in lm-eval's files, which need not end in `.yaml`.
+BENCHMARK = re.compile(rb"^[\"']?(?:task|group|tag)[\"']?:([^#\n]*(?:\n *- [^#\n]*)*)", re.MULTILINE)
 _registered: dict[tuple[str, str], Callable[..., Any]] = {}
 
 
@@ -134,6 +139,23 @@ def load(kind: str, name: str) -> Callable[..., Any]:
     """Import a method and return its function."""
     import_module(methods(kind)[name])
     return _registered[kind, name]
+
+
+@cache
+def benchmarks(folder: str = "") -> frozenset[str]:
+    """Names of lm-eval's tasks, groups and tags and of those in a folder of one's own; none without the library.
+
+    Read off its YAML files: importing the library and parsing all of them takes fifteen times as long. A few names too
+    many are among them, members of groups that the library does not find; it says so itself.
+    """
+    library = find_spec("lm_eval")
+    if library is None or not library.submodule_search_locations:
+        return frozenset()
+    roots = [str(Path(library.submodule_search_locations[0]) / "tasks"), *([folder] if folder else [])]
+    walked = ((Path(place) / file, file) for root in roots for place, _, files in os.walk(root) for file in files)
+    texts = (path.read_bytes() for path, file in walked if file.endswith(".yaml") or "." not in file)
+    found = (names for text in texts for names in BENCHMARK.findall(text))
+    return frozenset(name.decode() for names in found for name in re.findall(rb"[^\s\[\],\"']+", names))
 
 
 @cache

@@ -4,6 +4,7 @@ read_metrics    metrics.csv, or one model's and task's part of it
 pick            the rows of one metric (no paired differences unless asked for)
 one             the one row that matches, or None
 localizations   the study's localizations, in the order every figure keeps; likewise objectives, elicitations
+benchmarks      the benchmarks of general ability that were measured
 steps           after how many steps relearning was measured
 selections      what each localization trains
 scores          a localizer's scores, if the study has them
@@ -16,7 +17,7 @@ from typing import Any
 import pandas as pd
 
 from mechunlearn import registry
-from mechunlearn.artifacts import SCORE_COLUMNS, Selection, read_selection, read_table
+from mechunlearn.artifacts import BENCHMARK, SCORE_COLUMNS, Selection, read_selection, read_table
 from mechunlearn.metrics import COLUMNS
 from mechunlearn.study import BASE
 
@@ -59,6 +60,11 @@ def objectives(metrics: pd.DataFrame) -> list[str]:
 def elicitations(metrics: pd.DataFrame) -> list[str]:
     """Every format measured, the training prompt first, free generation last."""
     return [name for name in [*registry.methods("elicitation"), "generation"] if name in set(metrics.elicitation)]
+
+
+def benchmarks(metrics: pd.DataFrame) -> list[str]:
+    """Every benchmark of general ability measured, by name."""
+    return sorted(metrics[metrics.role == BENCHMARK].elicitation.unique())
 
 
 def counting(metrics: pd.DataFrame) -> list[str]:

@@ -9,6 +9,7 @@ facts_seen    how many facts each localizer saw
 planted       how each localizer ranks the layer in which facts were planted
 results       per format and localization: new answer, true answer, what was kept
 side_effects  what an edit does to neighbors and to plain text
+benchmarks    what an edit does to general ability
 attacks       the true answer of the forgotten facts after each attack, and the worst case
 probes        what a probe reads off the hidden states, at its best layer, beside a control
 published     the paper's values beside ours
@@ -22,11 +23,12 @@ from typing import Any
 
 import pandas as pd
 
-from mechunlearn.artifacts import Selection, read_table
+from mechunlearn.artifacts import BENCHMARK, Selection, read_table
 from mechunlearn.claims import CLAIMS
 from mechunlearn.figures import data, html, words
 from mechunlearn.figures import planted as figure
 from mechunlearn.metrics import WORST, full_strength
+from mechunlearn.study import BASE
 
 # What the paper's metric is called in report/published, and which of ours is the same thing.
 PUBLISHED = [
@@ -236,6 +238,27 @@ def side_effects(metrics: pd.DataFrame, objective: str) -> str:
         for (title, *_), size in zip(columns, sizes, strict=True)
     ]
     return html.table(["", *head], [("Side effects: facts that share an answer with a forgotten one, and text", rows)])
+
+
+def benchmarks(metrics: pd.DataFrame, objective: str) -> str:
+    """Each benchmark's accuracy and, on the same items, its change by the edit; empty where none was measured."""
+    names = data.benchmarks(metrics)
+    if not names:
+        return ""
+    rows, head = [], [""]
+    for name in names:
+        size = data.base(metrics, "accuracy_true", name, BENCHMARK)
+        count = f' <span class="n">n = {size.n}</span>' if size else ""
+        head += [f"{html.safe(name)}: accuracy{count}", f"{html.safe(name)}: change by the edit"]
+    for each in [BASE, *data.localizations(metrics)]:
+        where = {"localization": each, "objective": "" if each == BASE else objective, "role": BENCHMARK}
+        where["stage"] = "base" if each == BASE else "edited"
+        cells = [html.safe(words.localization(each))]
+        for name in names:
+            cells.append(words.row(data.one(metrics, "accuracy_true", elicitation=name, **where)))
+            cells.append(words.row(data.one(metrics, "accuracy_true", against=BASE, elicitation=name, **where), True))
+        rows.append(cells)
+    return html.table(head, [("General ability: benchmarks", rows)])
 
 
 def attacks(metrics: pd.DataFrame, objective: str) -> str:
