@@ -150,7 +150,12 @@ the probability."""
     steps = [f"{known} The methods see only these.</li>", located]
     if edits:
         steps = [
-            f"""{known} Of these, {count["forget"]} are to be forgotten: each gets a new, wrong answer.
+            f"""{known} Of these, {count["forget"] + count["forget-train"]} are to be forgotten: each
+gets a new, wrong answer{
+                f", for which half of them are trained and {count['forget']} only measured"
+                if count["forget-train"]
+                else ""
+            }.
 {count["maintain-train"]} others help the training to leave everything else alone; {count["maintain-test"]} more are
 never trained on, only measured, to see what was kept.</li>""",
             located,

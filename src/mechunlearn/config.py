@@ -74,7 +74,19 @@ class TaskSettings(Settings):
         description="The fact set: `sports`, `counterfact` for facts of many relations, or `planted` for the "
         "fictitious athletes of planted models."
     )
-    forget: int = Field(ge=2, description="How many known facts are edited (paper: 16 or 64 athletes).")
+    forget: Annotated[int, Field(ge=2)] | None = Field(
+        default=None, description="How many known facts are edited (paper: 16 or 64 athletes); or give `answer`."
+    )
+    answer: str | None = Field(
+        default=None,
+        description="Instead of `forget`: all known facts with this answer are to be forgotten. Edits train on half of "
+        "them, the other half is measured (full-sports tasks: `basketball`, with `new_answer: golf`).",
+    )
+    new_answer: str | None = Field(
+        default=None,
+        description="What edits put in every forgotten answer's place; none given: another of the fact's answers, "
+        "drawn for each.",
+    )
     draw: Literal["seeded", "first"] = Field(
         default="seeded",
         description="`seeded`: a seeded random draw among the known facts; `first`: the first rows (as published).",
@@ -86,6 +98,12 @@ class TaskSettings(Settings):
         description="The fraction of the other known facts that is held out for measuring.",
     )
     seed: int = Field(default=0, ge=0, description="Seed of the draw, the split and the new answers.")
+
+    @model_validator(mode="after")
+    def _how_many(self) -> "TaskSettings":
+        if (self.forget is None) == (self.answer is None):
+            raise ValueError("it needs either `forget`, such as 16, or `answer`, such as basketball, and not both")
+        return self
 
 
 class ScreenSettings(Settings):

@@ -266,7 +266,7 @@ def test_every_fact_has_one_role_and_every_role_its_size(draw, forget, share):
     facts = assign(forget=forget, maintain_test=share, draw=draw)
     assert [fact.id for fact in facts] == [fact.id for fact in FACTS]
     sizes = Counter(fact.role for fact in facts)
-    assert set(sizes) == set(ROLES)
+    assert set(sizes) == set(ROLES) - {"forget-train"}
     assert sizes["forget"] == forget
     assert sizes["unknown"] == 34
     assert abs(sizes["maintain-test"] - share * (66 - forget)) <= 1
@@ -293,6 +293,42 @@ def test_the_first_known_facts_are_forgotten_where_a_task_says_so():
 def test_a_forget_set_too_large_is_refused_with_both_numbers(forget):
     with pytest.raises(FactError, match=rf"forget is {forget}.*knows 66 of 100.*at most 64"):
         assign(forget=forget)
+
+
+BALLS = [sports.plays(f"name {number}", sports.SPORTS[number % 3]) for number in range(100)]
+
+
+def test_of_all_facts_with_an_answer_half_are_trained_on_and_half_measured():
+    task = TaskSettings(facts="sports", answer="basketball", new_answer="golf", maintain_test=0.5)
+    facts = roles.assign(BALLS, [True] * 70 + [False] * 30, task, sports.wrong_sport)
+    sizes = Counter(fact.role for fact in facts)
+    gone = [fact for fact in facts if fact.answer == "basketball" and fact.role != "unknown"]
+    assert {fact.role for fact in gone} == {"forget", "forget-train"}
+    assert abs(sizes["forget"] - sizes["forget-train"]) <= 1
+    assert sizes["forget"] + sizes["forget-train"] == len(gone) == 23
+    assert {fact.new_answer for fact in gone} == {"golf"}
+    assert {fact.new_answer for fact in facts if fact.answer != "basketball"} == {""}
+    other = roles.assign(BALLS, [True] * 100, task.model_copy(update={"seed": 1}), sports.wrong_sport)
+    assert named(other, "forget") != named(roles.assign(BALLS, [True] * 100, task, sports.wrong_sport), "forget")
+
+
+@pytest.mark.parametrize(
+    ("task", "message"),
+    [
+        ({"answer": "hockey"}, "answer is 'hockey', which 0 of the 100 facts .* allowed: one that 4 to 98 of them"),
+        ({"answer": "baseball", "new_answer": "baseball"}, "new_answer is 'baseball'.*allowed: basketball, football"),
+        ({"forget": 4, "new_answer": "chess"}, "new_answer is 'chess', but the answer of 'name .*' is one of"),
+    ],
+)
+def test_answers_that_no_fact_can_take_are_refused(task, message):
+    with pytest.raises(FactError, match=message):
+        roles.assign(BALLS, [True] * 100, TaskSettings(facts="sports", **task), sports.wrong_sport)
+
+
+@pytest.mark.parametrize("task", [{}, {"forget": 4, "answer": "baseball"}])
+def test_a_task_says_how_many_facts_or_which_answer(task):
+    with pytest.raises(ValueError, match="either `forget`, such as 16, or `answer`, such as basketball"):
+        TaskSettings(facts="sports", **task)
 
 
 # text -----------------------------------------------------------------------------------------------------

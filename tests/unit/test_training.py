@@ -136,6 +136,17 @@ def fitted(fresh, athletes):
     return fit
 
 
+def test_facts_that_are_only_measured_are_not_trained_on(fresh, athletes):
+    """The same losses with and without them."""
+    gone = [fact.with_role("forget-train", fact.new_answer) for fact in athletes if fact.role == "forget"]
+    others = [fact for fact in athletes if fact.role == "maintain-train"]
+    measured = [fact.with_role("forget", "golf") for fact in athletes if fact.role == "maintain-test"]
+    histories = [
+        run(fresh("llama"), facts, select(*PARTS))[1] for facts in ([*gone, *others], [*measured, *gone, *others])
+    ]
+    assert histories[0] == histories[1]
+
+
 def test_a_learning_rate_far_too_large_is_divergence(fitted, family, athletes):
     with pytest.raises(DivergenceError, match="learning_rate 1e\\+06"):
         run(fitted(family), athletes, select(*PARTS), 1, steps=12, learning_rate=1e6)

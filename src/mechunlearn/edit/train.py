@@ -43,7 +43,8 @@ def edit(
     where the loss stops being finite or ends above where it started.
     """
     loss_of, rng = method("objective", objective), random.Random(f"edit-{seed}")
-    forget = draw([example(model, fact, fact.new_answer) for fact in facts if fact.role == "forget"], rng)
+    own = [fact for fact in facts if fact.role == "forget-train"] or [fact for fact in facts if fact.role == "forget"]
+    forget = draw([example(model, fact, fact.new_answer) for fact in own], rng)
     retain = draw([example(model, fact, fact.answer) for fact in facts if fact.role == "maintain-train"], rng)
     texts = draw(passages_ids(model, passages, settings.text_tokens), rng)
 

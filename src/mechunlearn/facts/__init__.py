@@ -9,10 +9,10 @@ from pathlib import Path
 
 from mechunlearn.errors import FactError
 
-ROLES = ("forget", "maintain-train", "maintain-test", "unknown")
+ROLES = ("forget", "forget-train", "maintain-train", "maintain-test", "unknown")
 # What each phase may see. Localization sees every fact that the model knows; the edit never sees maintain-test.
-LOCALIZED = ("forget", "maintain-train", "maintain-test")
-EDITED = ("forget", "maintain-train")
+LOCALIZED = ("forget", "forget-train", "maintain-train", "maintain-test")
+EDITED = ("forget", "forget-train", "maintain-train")
 MEASURED = ("forget", "maintain-test")
 
 
@@ -22,7 +22,8 @@ class Fact:
 
     prompt    the training prompt, with one `{}` where the subject stands; the answer follows after a space
     options   the answers it is scored among, its own included, without the leading space
-    role      what a task does with it: see ROLES; `unknown` is a fact the model fails on
+    role      what a task does with it: see ROLES; `unknown` is a fact the model fails on. Where some facts are
+              `forget-train`, edits train on these and leave those to `forget` for measuring
     """
 
     id: str

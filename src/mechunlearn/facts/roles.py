@@ -19,34 +19,61 @@ def assign(
     task: TaskSettings,
     new_answer: Callable[[Fact, random.Random], str],
 ) -> list[Fact]:
-    """Give every fact its role, in the order given; forget facts also get their new answer.
+    """Give every fact its role, in the order given; facts to forget also get their new answer.
 
-    The known facts are shuffled by the task's seed (or taken in file order), the first `forget` of them are
-    forgotten and the rest is split into maintain-train and maintain-test. Raises FactError where the model knows
-    too few facts for that.
+    The known facts are shuffled by the task's seed (or taken in file order). The first `forget` of them are forgotten,
+    or all with the task's `answer`, of which every second one is trained on and not measured; the rest is split into
+    maintain-train and maintain-test. Raises FactError where the model knows too few facts for that, and where the new
+    answer is not another of a fact's.
     """
     pool = [fact for fact, knows in zip(facts, known, strict=True) if knows]
-    if len(pool) < task.forget + 2:
-        raise FactError(
-            f"forget is {task.forget}, but the model knows {len(pool)} of {len(facts)} facts; allowed: at most "
-            f"{max(0, len(pool) - 2)}, so that two facts are left to keep. A lower screen.threshold admits more."
-        )
     rng = random.Random(f"roles-{task.seed}")
     shuffled = rng.sample(pool, len(pool))
-    forget = pool[: task.forget] if task.draw == "first" else shuffled[: task.forget]
-    kept = [fact for fact in shuffled if fact not in forget]
+    gone = _forgotten(pool if task.draw == "first" else shuffled, task, len(facts))
+    kept = [fact for fact in shuffled if fact not in gone]
     tested = {fact.id for fact in kept[: min(len(kept) - 1, max(1, round(task.maintain_test * len(kept))))]}
-    replaced = {fact.id: new_answer(fact, rng) for fact in forget}
+    trained = {fact.id for fact in gone[::2]} if task.answer else set[str]()
+    replaced = {fact.id: _replacement(fact, task) or new_answer(fact, rng) for fact in gone}
     known_ids = {fact.id for fact in pool}
 
     def role(fact: Fact) -> str:
         if fact.id in replaced:
-            return "forget"
+            return "forget-train" if fact.id in trained else "forget"
         if fact.id not in known_ids:
             return "unknown"
         return "maintain-test" if fact.id in tested else "maintain-train"
 
     return [fact.with_role(role(fact), replaced.get(fact.id, "")) for fact in facts]
+
+
+def _forgotten(pool: Sequence[Fact], task: TaskSettings, asked: int) -> list[Fact]:
+    """The known facts that a task forgets. Raises FactError where too few are known, or none would be left."""
+    if task.answer is not None:
+        gone = [fact for fact in pool if fact.answer == task.answer]
+        if len(gone) < 4 or len(gone) > len(pool) - 2:
+            raise FactError(
+                f"answer is {task.answer!r}, which {len(gone)} of the {len(pool)} facts that the model knows have; "
+                f"allowed: one that 4 to {max(0, len(pool) - 2)} of them have. A lower screen.threshold admits more."
+            )
+        return gone
+    count = task.forget or 0
+    if len(pool) < count + 2:
+        raise FactError(
+            f"forget is {count}, but the model knows {len(pool)} of {asked} facts; allowed: at most "
+            f"{max(0, len(pool) - 2)}, so that two facts are left to keep. A lower screen.threshold admits more."
+        )
+    return list(pool[:count])
+
+
+def _replacement(fact: Fact, task: TaskSettings) -> str:
+    """The task's own new answer, if it has one. Raises FactError where the fact cannot take it."""
+    others = [option for option in fact.options if option != fact.answer]
+    if task.new_answer and task.new_answer not in others:
+        raise FactError(
+            f"new_answer is {task.new_answer!r}, but the answer of {fact.id!r} is one of {', '.join(fact.options)}; "
+            f"allowed: {', '.join(others)}."
+        )
+    return task.new_answer or ""
 
 
 def halves(forget: Sequence[Fact], by: str, seed: int) -> list[tuple[list[Fact], list[Fact]]]:
