@@ -53,7 +53,7 @@ rule evaluate:
         text="data/text/passages.jsonl",
         base=rules.evaluate_base.output,
         deltas=rules.edit.output.deltas,
-        code=sources(*MEASURES, "mechunlearn.metrics", "mechunlearn.models.delta", *ASKS),
+        code=sources(*MEASURES, "mechunlearn.gate", "mechunlearn.models.delta", *ASKS),
         benchmarks=benchmark_sources(),
     output:
         f"{HOME}/measurements/{{localization}}/{{objective}}.parquet",

@@ -233,7 +233,7 @@ def evaluate(
     from mechunlearn.evaluate.generate import generate
     from mechunlearn.evaluate.measure import measure
     from mechunlearn.facts import text as passages
-    from mechunlearn.metrics import usable
+    from mechunlearn.gate import usable
     from mechunlearn.models import delta
     from mechunlearn.models.scoring import text_hidden
 

@@ -1,7 +1,6 @@
 """metrics.csv: every number of the report, from measurement rows and nothing else. Torch-free.
 
 metrics   measurement tables by cell -> one row per cell, stage, elicitation, role and metric
-usable    the formats that the base model can use
 
     p_true          probability of the true answer among the options (published as "accuracy")
     p_new           of the new answer
@@ -28,7 +27,7 @@ import numpy as np
 import pandas as pd
 
 from mechunlearn.config import EvaluateSettings, ReportSettings
-from mechunlearn.facts import MEASURED
+from mechunlearn.gate import gates
 from mechunlearn.stats import central, interval, resampled_means
 from mechunlearn.study import BASE, Cell
 
@@ -54,19 +53,6 @@ def per_fact(rows: pd.DataFrame) -> pd.DataFrame:
     for column in ("p_true", "p_new", "accuracy_true", "accuracy_new"):
         shares[column] = shares[column].where(~is_text)
     return shares.groupby([*GROUP, "fact"], as_index=False)[NAMES].mean()
-
-
-def gates(base: pd.DataFrame) -> dict[str, float]:
-    """From the base model's rows: how often the true answer is the likeliest of all tokens, by elicitation."""
-    asked = base[(base.elicitation != "text") & base.role.isin(MEASURED)]
-    facts = (asked["rank"] == 1).groupby(asked.elicitation).mean()
-    return {str(name): float(value) for name, value in facts.items()}
-
-
-def usable(base: pd.DataFrame, elicitations: Sequence[str], gate: float) -> list[str]:
-    """The formats through which the base model reaches the gate; the training prompt always."""
-    reached = gates(base)
-    return [name for name in elicitations if name == "completion" or reached[name] >= gate]
 
 
 def metrics(tables: Mapping[Cell, pd.DataFrame], evaluate: EvaluateSettings, report: ReportSettings) -> pd.DataFrame:

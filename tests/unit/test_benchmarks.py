@@ -20,7 +20,8 @@ from mechunlearn.errors import ConfigError, SourceError
 from mechunlearn.evaluate import benchmarks
 from mechunlearn.evaluate.measure import measure
 from mechunlearn.figures import tables
-from mechunlearn.metrics import gates, metrics
+from mechunlearn.gate import gates
+from mechunlearn.metrics import metrics
 from mechunlearn.models import delta
 from mechunlearn.study import BASE, Cell
 

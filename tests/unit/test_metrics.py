@@ -10,7 +10,8 @@ import pytest
 from mechunlearn import stats
 from mechunlearn.artifacts import measurement_table, read_measurements, write_table
 from mechunlearn.config import EvaluateSettings, ReportSettings
-from mechunlearn.metrics import COLUMNS, full_strength, headline, metrics, usable
+from mechunlearn.gate import usable
+from mechunlearn.metrics import COLUMNS, full_strength, headline, metrics
 from mechunlearn.stats import interval
 from mechunlearn.study import BASE, Cell
 

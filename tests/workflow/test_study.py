@@ -56,6 +56,11 @@ def test_changing_a_source_reruns_what_depends_on_it_and_no_more(finished, sourc
     assert not spares & set(jobs)
 
 
+def test_changing_one_attack_spares_the_others(finished, source):
+    source("attack/quantize.py")
+    assert checkout.planned(finished)["attack"] == 3
+
+
 def test_changing_one_localizer_spares_the_other(finished, source):
     source("localize/activation_patching.py")
     assert checkout.planned(finished)["localize"] == 1
@@ -72,7 +77,7 @@ def test_a_new_learning_rate_reruns_its_own_cell_only(finished):
     text = (finished / checkout.SMOKE).read_text()
     (finished / "config/other.yaml").write_text(text.replace("nonlocalized: 3.0e-5", "nonlocalized: 2.0e-5"))
     jobs = checkout.planned(finished, config="config/other.yaml")
-    assert (jobs["edit"], jobs["evaluate"], jobs["attack"]) == (1, 1, 1)
+    assert (jobs["edit"], jobs["evaluate"], jobs["attack"]) == (1, 1, 4)
 
 
 def test_a_second_run_of_the_computation_gives_the_same_bytes(finished):
