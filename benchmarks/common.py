@@ -1,7 +1,7 @@
 """What every measurement needs: the model, facts that it knows, clocks, and one way to say what came out.
 
 quick     is it a run of under a minute?
-model     the converted Gemma 3 270M in float32
+model     the converted Gemma 3 270M, in float32 unless told
 known     the first athletes whose sport it knows
 peer      a copy of its network, for a library that changes what it wraps
 seconds   wall time of a function, and what it returns
@@ -47,11 +47,11 @@ def quick(what: str | None) -> bool:
     return bool(parser.parse_args().quick)
 
 
-def model() -> Model:
-    """The default model in float32. Exits with a hint where it is not there yet."""
+def model(dtype: str = "float32") -> Model:
+    """The default model. Exits with a hint where it is not there yet."""
     if not Path(MANIFEST).exists():
         raise SystemExit(f"{MANIFEST} is missing; fetch it with: mechunlearn run {MANIFEST}")
-    return load(MANIFEST, "float32")
+    return load(MANIFEST, dtype)
 
 
 def known(model: Model, count: int) -> list[Fact]:

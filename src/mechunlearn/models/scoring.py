@@ -13,7 +13,7 @@ With 262,144 words in Gemma's vocabulary the unembedding is most of the model, s
 read. Prompts are padded on the right: attention is causal, so padding changes nothing before it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -26,6 +26,7 @@ from mechunlearn.facts.text import Passage
 from mechunlearn.models.model import Model
 
 BATCH_TOKENS = 4096
+CACHED_ROWS = 8
 
 # Keys and values of every layer: (rows, kv heads, tokens, head size) each.
 KeysValues = list[tuple[torch.Tensor, torch.Tensor]]
@@ -81,6 +82,12 @@ def unembed(model: Model, hidden: torch.Tensor) -> torch.Tensor:
     return _capped(model, model.network.get_output_embeddings()(hidden).float())
 
 
+def _few_rows(model: Model, hidden: torch.Tensor) -> Iterator[torch.Tensor]:
+    """`unembed`, a few rows at a time: in float32 they fit a processor's cache, where all of them would not."""
+    for rows in model.network.get_output_embeddings()(hidden).split(CACHED_ROWS):
+        yield _capped(model, rows.float())
+
+
 def _capped(model: Model, logits: torch.Tensor) -> torch.Tensor:
     cap = getattr(model.network.config, "final_logit_softcapping", None)
     return logits if cap is None else cap * torch.tanh(logits / cap)
@@ -112,8 +119,8 @@ def score(model: Model, prompts: Sequence[Prompt]) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = [{} for _ in prompts]
     # Prompts of one order begin alike, which is run once a batch.
     for batch in _batches(sequences, BATCH_TOKENS, [prompt.order for prompt in prompts]):
-        logits = unembed(model, last_hidden(model, [sequences[index] for index in batch]))
-        probabilities = logits.softmax(-1)
+        hidden = last_hidden(model, [sequences[index] for index in batch])
+        probabilities = (row for logits in _few_rows(model, hidden) for row in logits.softmax(-1))
         for index, row in zip(batch, probabilities, strict=True):
             rows[index] = _row(model, prompts[index], row)
     return rows
@@ -160,9 +167,12 @@ def text_nll(model: Model, passages: Sequence[Passage], hidden: Sequence[torch.T
     """Mean cross-entropy a token of each passage, in nats, from what `text_hidden` gave."""
     values = []
     for passage, states in zip(passages, hidden, strict=True):
-        logits = unembed(model, states)
-        targets = torch.tensor(model.encode(passage.text)[1:], device=logits.device)
-        values.append(float(torch.nn.functional.cross_entropy(logits, targets)))
+        targets = torch.tensor(model.encode(passage.text)[1:]).split(CACHED_ROWS)
+        losses = [
+            torch.nn.functional.cross_entropy(logits, next_tokens.to(logits.device), reduction="none")
+            for logits, next_tokens in zip(_few_rows(model, states), targets, strict=True)
+        ]
+        values.append(float(torch.cat(losses).mean()))
     return values
 
 
@@ -174,8 +184,13 @@ def text_kl(model: Model, base: Sequence[torch.Tensor], hidden: Sequence[torch.T
     """
     values = []
     for before, after in zip(base, hidden, strict=True):
-        first, second = unembed(model, before).log_softmax(-1), unembed(model, after).log_softmax(-1)
-        values.append(float(torch.nn.functional.kl_div(second, first, reduction="batchmean", log_target=True)))
+        divergences = [
+            torch.nn.functional.kl_div(
+                second.log_softmax(-1), first.log_softmax(-1), reduction="none", log_target=True
+            ).sum(-1)
+            for first, second in zip(_few_rows(model, before), _few_rows(model, after), strict=True)
+        ]
+        values.append(float(torch.cat(divergences).mean()))
     return values
 
 
