@@ -46,6 +46,7 @@ ELICITATIONS = {
     **{f"paraphrase-{number}": f"Rephrased, {number}" for number in (1, 2, 3)},
     "choice-text": "Multiple choice, in words",
     "choice-letter": "Multiple choice, by letter",
+    "best-prompt": "Best prompt found",
     "paraphrase": "Paraphrase",
     "neighborhood": "Neighbours",
     "text": "Plain text",
