@@ -402,8 +402,12 @@ class SoftPromptSettings(Settings):
     """A continuous prompt before the question (appendix A.8), trained on half of the forget set, tested on the rest."""
 
     tokens: int = Field(default=10, ge=1, description="Trained vectors, between BOS and the prompt.")
-    steps: int = Field(default=20, ge=1, description="Optimizer steps.")
-    learning_rate: float = Field(default=1e-2, gt=0, description="Peak learning rate of AdamW, cosine to zero.")
+    steps: int = Field(default=40, ge=1, description="Optimizer steps.")
+    learning_rate: float = Field(
+        default=0.1,
+        gt=0,
+        description="Peak learning rate of AdamW, cosine to zero, in units of the embeddings' root mean square.",
+    )
     batch: int = Field(default=8, ge=1, description="Facts a step for each of the two losses: forget and maintain.")
     split: Literal["facts", "subjects"] = SPLIT
     both_halves: bool = BOTH_HALVES
@@ -505,6 +509,7 @@ class Study(Settings):
             ("objectives", self.objectives, sorted(registry.methods("objective"))),
             ("attacks", self.attacks, sorted(registry.methods("attack"))),
             ("evaluate.elicitations", self.evaluate.elicitations, sorted(registry.methods("elicitation"))),
+            ("prompt_search.elicitations", self.prompt_search.elicitations, sorted(registry.methods("elicitation"))),
             ("edit.learning_rates", list(self.edit.learning_rates), own),
             ("localize.layers", list(self.localize.layers), ["fact-lookup", *self.localizations]),
         ]:

@@ -112,6 +112,7 @@ NAMES = [
     ("objectives", ["injct"], "inject", registry.methods("objective")),
     ("attacks", ["relern"], "relearn", registry.methods("attack")),
     ("evaluate.elicitations", ["completion", "questoin"], "question", registry.methods("elicitation")),
+    ("prompt_search.elicitations", ["completion", "questoin"], "question", registry.methods("elicitation")),
     ("edit.learning_rates", {"nonlocalised": 1e-4}, "nonlocalized", registry.localizations()),
 ]
 
@@ -124,7 +125,9 @@ def test_an_unknown_name_comes_with_the_nearest_and_all_known_ones(key, value, m
         assert name in message
 
 
-@pytest.mark.parametrize("key", ["localizations", "objectives", "attacks", "evaluate.elicitations"])
+@pytest.mark.parametrize(
+    "key", ["localizations", "objectives", "attacks", "evaluate.elicitations", "prompt_search.elicitations"]
+)
 def test_a_name_stands_once(key):
     names = {"localizations": "fact-lookup", "objectives": "inject", "attacks": "relearn"}
     name = names.get(key, "completion")

@@ -52,6 +52,7 @@ ELICITATIONS = {
     "choice-text": "Multiple choice, in words",
     "choice-letter": "Multiple choice, by letter",
     "generation": "Free text",
+    "best-prompt": "Best prompt found",
     "text": "Plain text",
     "probe-last": "Probe, end of prompt",
     "probe-last-permuted": "Probe, end of prompt, answers permuted",

@@ -2,6 +2,7 @@
 
 Model.encode   text -> token ids, with BOS where the model expects one
 Model.locate   the same for a prompt, with the positions of its subject
+Model.begin    BOS alone, where the model expects it
 """
 
 from dataclasses import dataclass, field
@@ -63,12 +64,12 @@ class Model:
         A chat-style tokenizer leaves BOS to its template; without it a base model's answers are garbage.
         """
         ids: list[int] = self.tokenizer(text, add_special_tokens=False).input_ids
-        return [*self._begin(), *ids]
+        return [*self.begin(), *ids]
 
     def locate(self, prompt: Prompt) -> tuple[list[int], list[int]]:
         """(token ids, positions of the subject's tokens) of a prompt. Raises FactError where none are found."""
         encoded = self.tokenizer(prompt.text, add_special_tokens=False, return_offsets_mapping=True)
-        begin, (start, end) = self._begin(), prompt.subject
+        begin, (start, end) = self.begin(), prompt.subject
         positions = [
             index + len(begin)
             for index, (left, right) in enumerate(encoded.offset_mapping)
@@ -84,7 +85,8 @@ class Model:
             self._options[text] = self.tokenizer(text, add_special_tokens=False).input_ids[0]
         return self._options[text]
 
-    def _begin(self) -> list[int]:
+    def begin(self) -> list[int]:
+        """What every sequence begins with: BOS, or nothing."""
         bos = self.tokenizer.bos_token_id
         adds = bos is not None and self.tokenizer("a").input_ids[:1] == [bos]
         return [bos] if adds or self.network.config.model_type.startswith(ALWAYS_BOS) else []

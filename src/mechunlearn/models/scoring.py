@@ -32,10 +32,15 @@ CACHED_ROWS = 8
 KeysValues = list[tuple[torch.Tensor, torch.Tensor]]
 
 
-def last_hidden(model: Model, sequences: Sequence[Sequence[int]]) -> torch.Tensor:
-    """The final (normed) hidden state at the last token of each sequence: (sequences, d_model). Differentiable."""
+def last_hidden(
+    model: Model, sequences: Sequence[Sequence[int]], soft: torch.Tensor | None = None
+) -> torch.Tensor:
+    """The final (normed) hidden state at the last token of each sequence: (sequences, d_model). Differentiable.
+
+    soft   vectors that stand in every sequence between BOS and the rest, as `run_prefix` takes them.
+    """
     shared = common_prefix(sequences)
-    prefix = run_prefix(model, sequences[0][:shared])
+    prefix = run_prefix(model, sequences[0][:shared], soft)
     inputs, lengths = pad([sequence[shared:] for sequence in sequences], model.device)
     hidden = model.network.base_model(
         input_ids=inputs, past_key_values=repeat(prefix, len(sequences))
@@ -48,12 +53,21 @@ def at_last(hidden: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
     return hidden[torch.arange(len(hidden), device=hidden.device), lengths.to(hidden.device) - 1]
 
 
-def run_prefix(model: Model, ids: Sequence[int]) -> KeysValues:
-    """Keys and values of a prefix, one row; empty for no prefix."""
-    if not ids:
+def run_prefix(model: Model, ids: Sequence[int], soft: torch.Tensor | None = None) -> KeysValues:
+    """Keys and values of a prefix, one row; empty for no prefix. Differentiable.
+
+    soft   (vectors, d_model), as the network's embedding module puts them out; they stand behind BOS, or first.
+    """
+    if not ids and soft is None:
         return []
-    cache = DynamicCache()
-    model.network.base_model(input_ids=torch.tensor([list(ids)], device=model.device), past_key_values=cache)
+    cache, tokens = DynamicCache(), torch.tensor([list(ids)], dtype=torch.long, device=model.device)
+    if soft is None:
+        model.network.base_model(input_ids=tokens, past_key_values=cache)
+    else:
+        embedded = model.network.get_input_embeddings()(tokens)
+        begin, rest = embedded.tensor_split([len(model.begin())], dim=1)
+        inputs = torch.cat([begin, soft[None].to(embedded), rest], dim=1)
+        model.network.base_model(inputs_embeds=inputs, past_key_values=cache)
     return [(layer.keys, layer.values) for layer in cache.layers]
 
 
@@ -113,13 +127,16 @@ def probabilities(model: Model, hidden: torch.Tensor, tokens: Sequence[int], row
 
 
 @torch.no_grad()
-def score(model: Model, prompts: Sequence[Prompt]) -> list[dict[str, Any]]:
-    """One row a prompt, in the order given: p_true, p_new, p_options, rank, choice, argmax (see artifacts)."""
+def score(model: Model, prompts: Sequence[Prompt], soft: torch.Tensor | None = None) -> list[dict[str, Any]]:
+    """One row a prompt, in the order given: p_true, p_new, p_options, rank, choice, argmax (see artifacts).
+
+    soft   vectors that stand in every prompt between BOS and the rest, as `run_prefix` takes them.
+    """
     sequences = [model.encode(prompt.text) for prompt in prompts]
     rows: list[dict[str, Any]] = [{} for _ in prompts]
     # Prompts of one order begin alike, which is run once a batch.
     for batch in _batches(sequences, BATCH_TOKENS, [prompt.order for prompt in prompts]):
-        hidden = last_hidden(model, [sequences[index] for index in batch])
+        hidden = last_hidden(model, [sequences[index] for index in batch], soft)
         probabilities = (row for logits in _few_rows(model, hidden) for row in logits.softmax(-1))
         for index, row in zip(batch, probabilities, strict=True):
             rows[index] = _row(model, prompts[index], row)

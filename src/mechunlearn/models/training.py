@@ -24,9 +24,12 @@ Item = TypeVar("Item")
 Example = tuple[list[int], int]
 
 
-def answer_losses(model: Model, examples: Sequence[Example]) -> torch.Tensor:
-    """Cross-entropy of each answer after its prompt: (examples,), nats. Differentiable."""
-    logits = unembed(model, last_hidden(model, [ids for ids, _ in examples]))
+def answer_losses(model: Model, examples: Sequence[Example], soft: torch.Tensor | None = None) -> torch.Tensor:
+    """Cross-entropy of each answer after its prompt: (examples,), nats. Differentiable.
+
+    soft   vectors that stand in every prompt between BOS and the rest, as `run_prefix` takes them.
+    """
+    logits = unembed(model, last_hidden(model, [ids for ids, _ in examples], soft))
     answers = torch.tensor([answer for _, answer in examples], device=logits.device)
     return torch.nn.functional.cross_entropy(logits, answers, reduction="none")
 
