@@ -1,0 +1,127 @@
+"""docs/adding-an-attack.md, followed word by word in a copy of the checkout: every block of code is used."""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from mechunlearn import artifacts
+from mechunlearn.metrics import full_strength
+from mechunlearn.models import delta
+from mechunlearn.models.loading import load
+from tests import checkout
+
+PAGE = checkout.ROOT / "docs" / "adding-an-attack.md"
+BLOCK = re.compile(r"((?:^[^\n]+\n)+)\n```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+WRITE = re.compile(r"write `([^`]+)`:$", re.IGNORECASE)
+ADD = re.compile(r"in `([^`]+)`, above `([^`]+)`, add$", re.IGNORECASE)
+SET = re.compile(r"copy `([^`]+)` to `([^`]+)`, and set$", re.IGNORECASE)
+STUDY = "config/my-study.yaml"
+
+
+def follow(text: str, folder: Path) -> dict[str, str]:
+    """Do in a folder what the page says, from top to bottom; command -> what it printed.
+
+    A block is used as the end of the paragraph above it says; one of `sh` is run. Raises ValueError where that end
+    says nothing that is understood.
+    """
+    printed = {}
+    blocks = BLOCK.findall(text)
+    assert len(blocks) == text.count("\n```") / 2
+    for paragraph, language, code in blocks:
+        said = " ".join(paragraph.split())
+        if language == "sh":
+            for command in code.splitlines():
+                process = checkout.run(folder, *command.split())
+                printed[command] = process.stdout + process.stderr
+                assert process.returncode == 0, f"{command}\n{printed[command][-6000:]}"
+        elif found := WRITE.search(said):
+            assert not (folder / found[1]).exists()
+            (folder / found[1]).write_text(code)
+        elif found := ADD.search(said):
+            lines = (folder / found[1]).read_text().splitlines(keepends=True)
+            (place,) = [number for number, line in enumerate(lines) if line.strip() == found[2]]
+            (folder / found[1]).write_text("".join([*lines[:place], code, *lines[place:]]))
+        elif found := SET.search(said):
+            values = {**yaml.safe_load((folder / found[1]).read_text()), **yaml.safe_load(code)}
+            (folder / found[2]).write_text(yaml.safe_dump(values, sort_keys=False))
+        else:
+            raise ValueError(f"what is to be done with the block after {said[-80:]!r}?")
+    return printed
+
+
+@pytest.fixture(scope="module")
+def followed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
+    """(a copy in which the page was followed, what its commands printed)."""
+    folder = checkout.copy(tmp_path_factory.mktemp("attack"), models=Path("none"))
+    return folder, follow(PAGE.read_text(), folder)
+
+
+def test_the_pages_own_tests_pass(followed):
+    _, printed = followed
+    (tests,) = [text for command, text in printed.items() if command.startswith("pytest")]
+    passed = re.search(r"(\d+) passed", tests)
+    assert passed
+    assert int(passed[1]) >= 4
+    assert "failed" not in tests
+    assert "skipped" not in tests
+
+
+def test_the_plan_has_a_job_more_for_every_cell(followed):
+    folder, printed = followed
+    study = yaml.safe_load((folder / STUDY).read_text())
+    (plan,) = [text for command, text in printed.items() if command.startswith("snakemake")]
+    jobs = re.split(r"^rule |^localrule ", plan, flags=re.MULTILINE)
+    noise = [job for job in jobs if job.startswith("attack:") and "/attacks/noise/" in job]
+    assert len(noise) == len(study["localizations"])
+    assert all("src/mechunlearn/attack/noise.py" in job for job in noise)
+    relearn = [job for job in jobs if job.startswith("attack:") and "/attacks/relearn/" in job]
+    assert len(relearn) == len(noise)
+    assert not any("src/mechunlearn/attack/noise.py" in job for job in relearn)
+
+
+def test_schema_and_table_are_those_of_the_new_block(followed):
+    folder, _ = followed
+    schema = json.loads((folder / "config/schema.json").read_text())
+    assert "noise" in schema["properties"]["attacks"]["items"]["enum"]
+    assert "`noise.draws`" in (folder / "config/README.md").read_text()
+
+
+def test_the_code_is_in_the_projects_style(followed):
+    folder, _ = followed
+    names = ["src/mechunlearn/attack/noise.py", "src/mechunlearn/config.py", "tests/unit/test_noise.py"]
+    for command in (["check"], ["format", "--check"]):
+        process = checkout.run(folder, sys.executable, "-m", "ruff", *command, *names)
+        assert process.returncode == 0, process.stdout
+
+
+def test_the_command_line_runs_it_on_an_edited_model(followed, manifest_of, athletes, tmp_path):
+    folder, _ = followed
+    manifest, edits, facts = manifest_of("llama"), tmp_path / "edits", tmp_path / "facts.parquet"
+    artifacts.write_facts(facts, athletes, [1.0] * len(athletes), [1] * len(athletes))
+    for seed in (0, 1):
+        model = load(manifest)
+        name = next(iter(model.layout.shapes))
+        with torch.no_grad():
+            model.network.get_parameter(name).add_(0.1)
+        delta.save(edits / f"seed{seed}" / "delta.safetensors", model, [name], {})
+    settings = yaml.safe_load((folder / STUDY).read_text())["noise"]
+    given = ["--model", manifest, "--facts", facts, "--text", "src/mechunlearn/resources/text/passages.jsonl"]
+    given += ["--method", "noise", "--settings", json.dumps(settings), "--edits", edits, "--seed", 0, "--seed", 1]
+    given += ["--held-out", 8, "--out", tmp_path / "rows.parquet"]
+    process = checkout.run(folder, sys.executable, "-m", "mechunlearn.cli", "attack", *map(str, given))
+    assert process.returncode == 0, process.stderr
+    table = artifacts.read_measurements(tmp_path / "rows.parquet")
+    measured = {fact.id for fact in athletes if fact.role in ("forget", "maintain-test")}
+    stages = [f"noise-{strength:g}" for strength in settings["strengths"]]
+    assert len(table) == 2 * len(stages) * settings["draws"] * len(measured)
+    assert not table.duplicated(["seed", "stage", "elicitation", "order", "role", "fact"]).any()
+    assert set(table.fact) == measured
+    assert set(full_strength(table.stage.unique())) == set(stages)
+    assert table.p_true.between(0, 1).all()
+    assert (table.p_true <= table.p_options + 1e-9).all()
+    assert table.groupby(["seed", "stage", "fact"]).p_true.nunique().min() > 1
