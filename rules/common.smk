@@ -7,12 +7,14 @@ from snakemake.exceptions import WorkflowError
 from mechunlearn import registry, study as layout
 from mechunlearn.config import validate_study
 from mechunlearn.errors import UserError
+from mechunlearn.facts import rows
 from mechunlearn.facts.sets import SETS
 from mechunlearn.timing import closing_lines
 
 try:
     STUDY = validate_study(config)
     layout.check_writable("results", "logs", "models", "data")
+    layout.check_files(STUDY)
 except UserError as error:
     raise WorkflowError(str(error)) from None
 
@@ -107,9 +109,21 @@ def edit_folder(wildcards):
 
 
 def dataset(wildcards):
-    """Where a task's facts come from; planted ones lie beside their model."""
+    """Where a task's facts come from; planted ones lie beside their model, and a task may name a file."""
+    task = STUDY.tasks[wildcards.task]
+    if task.path:
+        return rows.local(task.path)
     folder = f"models/{wildcards.model}" if wildcards.model in PLANTED else "data"
-    return f"{folder}/{SETS[STUDY.tasks[wildcards.task].facts].file}"
+    return f"{folder}/{SETS[task.facts].file}"
+
+
+def choices(wildcards):
+    """The multiple choices that a task joins to its facts."""
+    return STUDY.tasks[wildcards.task].choices or []
+
+
+def rows_source(wildcards):
+    return "hub:{repository}@{revision}:{split}".format(**wildcards)
 
 
 def planted_base(wildcards):
@@ -129,7 +143,7 @@ def model_settings(wildcards):
 
 
 def task_settings(wildcards):
-    return STUDY.tasks[wildcards.task].model_dump_json()
+    return STUDY.tasks[wildcards.task].model_dump_json(exclude_none=True)
 
 
 def screen_settings(wildcards):

@@ -78,6 +78,8 @@ rule fetch_data:
         "data/{dataset}",
     log:
         "logs/fetch_data/{dataset}.log",
+    wildcard_constraints:
+        dataset="(?!hub/).+",
     conda:
         "../envs/base.yaml"
     threads: 1
@@ -87,10 +89,33 @@ rule fetch_data:
         """
 
 
+rule fetch_rows:
+    input:
+        code=sources("mechunlearn.facts.rows"),
+    output:
+        "data/hub/{repository}/{revision}/{split}.parquet",
+    log:
+        "logs/fetch_rows/{repository}/{revision}/{split}.log",
+    wildcard_constraints:
+        repository="[^/]+/[^/]+",
+        revision="[0-9a-f]{40}",
+        split="[^/]+",
+    conda:
+        "../envs/torch.yaml"
+    threads: 1
+    params:
+        source=rows_source,
+    shell:
+        """
+        mechunlearn fetch-rows {params.source:q} {output:q} >{log:q} 2>&1
+        """
+
+
 rule screen:
     input:
         model="models/{model}/model.json",
         facts=dataset,
+        choices=choices,
         code=sources("mechunlearn.evaluate.measure", "mechunlearn.facts.roles", "mechunlearn.facts.sets", *ASKS),
     output:
         f"{HOME}/facts.parquet",

@@ -103,6 +103,16 @@ def fetch_data(source: Path, out: Path) -> None:
 
 
 @app.command()
+def fetch_rows(source: str, out: Path) -> None:
+    """Bring a dataset here from the hub, given as hub:OWNER/NAME@REVISION:SPLIT."""
+    from mechunlearn.facts import rows
+
+    with artifacts.atomic(out) as temporary:
+        count = rows.download(source, temporary)
+    print(f"{out}: {count} rows")
+
+
+@app.command()
 def facts_template(out: Path) -> None:
     """Write an example of a file of your own facts, as .csv or .jsonl."""
     from mechunlearn.facts import own
@@ -115,12 +125,16 @@ def facts_template(out: Path) -> None:
 def screen(model: Manifest, facts: Facts, settings: Settings, task: Annotated[str, typer.Option()], out: Out) -> None:
     """Ask the base model every fact and give the known ones their roles in a task."""
     from mechunlearn.evaluate.measure import screen
-    from mechunlearn.facts import roles
-    from mechunlearn.facts.sets import SETS
+    from mechunlearn.facts import roles, upstream
+    from mechunlearn.facts.sets import SETS, read
 
     rules = settings_of(config.TaskSettings, task)
-    every = SETS[rules.facts].read(facts)
-    known, p_answer, rank = screen(_load(model), every, settings_of(config.ScreenSettings, settings).threshold)
+    every = read(rules, facts)
+    loaded = _load(model)
+    if rules.facts == "counterfact-upstream":
+        found, every = len(every), upstream.distinct(every, loaded.option)
+        print(f"{found - len(every)} of {found} facts left out: true and new answer begin with the same token")
+    known, p_answer, rank = screen(loaded, every, settings_of(config.ScreenSettings, settings).threshold)
     assigned = roles.assign(every, known, rules, SETS[rules.facts].new_answer)
     artifacts.write_facts(out, assigned, p_answer, rank)
     print(f"{sum(known)} of {len(every)} facts known")

@@ -25,6 +25,7 @@ Name = Annotated[str, Field(pattern=NAME)]
 Format = Literal["bfloat16", "float16", "float32"]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Layer = Annotated[int, Field(ge=0)]
+HUB_ROWS = re.compile(r"hub:([\w.-]+/[\w.-]+)@([0-9a-f]{40}):([\w.-]+)")  # repository, revision, split
 
 
 class Settings(BaseModel):
@@ -70,9 +71,21 @@ class ModelSettings(Settings):
 class TaskSettings(Settings):
     """One set of facts to forget, and how it is drawn."""
 
-    facts: Literal["sports", "counterfact", "planted"] = Field(
-        description="The fact set: `sports`, `counterfact` for facts of many relations, or `planted` for the "
-        "fictitious athletes of planted models."
+    facts: Literal["sports", "counterfact", "planted", "own", "sports-upstream", "counterfact-upstream"] = Field(
+        description="The fact set: `sports`, `counterfact` for facts of many relations, `planted` for the "
+        "fictitious athletes of planted models, or one that lies at `path`: `own` facts, or the papers' "
+        "`sports-upstream` and `counterfact-upstream` (docs/data.md)."
+    )
+    path: str | None = Field(
+        default=None,
+        min_length=1,
+        description="The file of `own` or upstream facts; of the latter also `hub:OWNER/NAME@REVISION:SPLIT`, a "
+        "Hugging Face dataset at a pinned commit.",
+    )
+    choices: str | None = Field(
+        default=None,
+        min_length=1,
+        description="A file of multiple choices for `counterfact-upstream`: its wrong answers join a fact's options.",
     )
     forget: Annotated[int, Field(ge=2)] | None = Field(
         default=None, description="How many known facts are edited (paper: 16 or 64 athletes); or give `answer`."
@@ -103,6 +116,21 @@ class TaskSettings(Settings):
     def _how_many(self) -> "TaskSettings":
         if (self.forget is None) == (self.answer is None):
             raise ValueError("it needs either `forget`, such as 16, or `answer`, such as basketball, and not both")
+        return self
+
+    @model_validator(mode="after")
+    def _files_fit(self) -> "TaskSettings":
+        shipped = self.facts in ("sports", "counterfact", "planted")
+        if shipped and self.path is not None:
+            raise ValueError(f"facts: {self.facts} come with the package, so that `path` may not be given")
+        if not shipped and self.path is None:
+            raise ValueError(f"facts: {self.facts} needs `path`, the file that holds them")
+        if self.facts == "own" and str(self.path).startswith("hub:"):
+            raise ValueError("facts: own needs a .csv or .jsonl file as `path`, not a hub's dataset")
+        if str(self.path).startswith("hub:") and not HUB_ROWS.fullmatch(str(self.path)):
+            raise ValueError("`path` must name a commit and a split: `hub:OWNER/NAME@`, 40 hex digits, `:SPLIT`")
+        if self.choices is not None and self.facts != "counterfact-upstream":
+            raise ValueError(f"`choices` belongs to facts: counterfact-upstream, not to facts: {self.facts}")
         return self
 
 
@@ -482,7 +510,12 @@ class Study(Settings):
     def asked(self, task: str) -> list[str]:
         """The formats that fit a task's facts: those of its fact set's module, and those that fit all."""
         modules, facts = registry.methods("elicitation"), self.tasks[task].facts
-        own = ("completion", "context", "with_options", "sports" if facts == "planted" else facts)
+        own = (
+            "completion",
+            "context",
+            "with_options",
+            {"planted": "sports", "sports-upstream": "sports"}.get(facts, facts),
+        )
         return [name for name in self.evaluate.elicitations if modules[name].rpartition(".")[2] in own]
 
     @model_validator(mode="after")

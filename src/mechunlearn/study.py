@@ -106,6 +106,14 @@ def check_writable(*folders: str) -> None:
             raise ArtifactError(f"{folder}/ cannot be written: {nearest} is not a folder one may write to.")
 
 
+def check_files(study: Study) -> None:
+    """Raise ArtifactError where a file is missing that a task names."""
+    for name, task in study.tasks.items():
+        for key, path in (("path", task.path), ("choices", task.choices)):
+            if path and not path.startswith("hub:") and not Path(path).is_file():
+                raise ArtifactError(f"tasks.{name}.{key} is {path!r}, but there is no such file.")
+
+
 def selections(study: Study) -> list[str]:
     """Every localization that is selected: fact lookup first where it sets a budget, then the study's own."""
     first = ["fact-lookup"] if any(map(study.localize.follows_lookup, study.localizations)) else []

@@ -1,5 +1,6 @@
 """What the workflow would do, from dry runs."""
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -40,6 +41,25 @@ def test_a_study_of_localization_alone_selects_draws_and_what_is_given_by_hand(f
     (fresh / "config" / "hand.yaml").unlink()
     assert (jobs["localize"], jobs["select"], jobs["evaluate_base"], jobs["report"]) == (1, 5, 1, 1)
     assert not {"edit", "evaluate", "attack"} & set(jobs)
+
+
+def test_a_task_may_name_a_file_or_a_dataset_of_the_hub(fresh):
+    revision = hashlib.sha1(b"any commit").hexdigest()
+    study = yaml.safe_load((fresh / checkout.SMOKE).read_text())
+    tasks = {
+        "mine": {"facts": "own", "path": "my facts.csv", "forget": 2},
+        "theirs": {"facts": "counterfact-upstream", "path": f"hub:some/facts@{revision}:part", "forget": 2},
+    }
+    (fresh / "config" / "named.yaml").write_text(
+        yaml.safe_dump({**study, "tasks": tasks, "evaluate": {"elicitations": ["completion"]}})
+    )
+    process = checkout.snakemake(fresh, "-n", config="config/named.yaml")
+    assert "tasks.mine.path is 'my facts.csv', but there is no such file." in process.stdout + process.stderr
+    (fresh / "my facts.csv").write_text("")
+    jobs = checkout.planned(fresh, "fetch_all", config="config/named.yaml")
+    (fresh / "my facts.csv").unlink()
+    (fresh / "config" / "named.yaml").unlink()
+    assert (jobs["fetch_rows"], jobs["fetch_data"], jobs["screen"]) == (1, 1, 2)
 
 
 def test_planning_never_imports_torch(fresh, tmp_path, monkeypatch):

@@ -85,7 +85,7 @@ def halves(forget: Sequence[Fact], by: str, seed: int) -> list[tuple[list[Fact],
     groups = dict[str, list[Fact]]()
     for fact in forget:
         groups.setdefault(fact.subject if by == "subjects" else fact.id, []).append(fact)
-    shuffled = random.Random(f"halves-{seed}").sample(list(groups.values()), len(groups))
+    shuffled = random.Random(f"relearn-split-{seed}").sample(list(groups.values()), len(groups))
     first, second = ([fact for group in shuffled[start::2] for fact in group] for start in (0, 1))
     if not second:
         raise FactError(f"the forget set has {len(groups)} {by}; allowed: two or more, so that it has two halves.")
