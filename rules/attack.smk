@@ -12,6 +12,7 @@ rule attack:
         model="models/{model}/model.json",
         facts=f"{HOME}/facts.parquet",
         text="data/text/passages.jsonl",
+        base=rules.evaluate_base.output,
         deltas=rules.edit.output.deltas,
         code=attack_sources,
     output:
@@ -38,6 +39,7 @@ rule attack:
             --text {input.text:q} \
             --method {wildcards.attack:q} \
             --settings {params.settings:q} \
+            --base {input.base:q} \
             --edits {params.folder:q} \
             {params.seeds:q} \
             --held-out {params.held_out} \

@@ -57,7 +57,7 @@ def edit_sources(wildcards):
 
 
 def attack_sources(wildcards):
-    return sources("mechunlearn.models.delta", registry.methods("attack")[wildcards.attack], *ASKS)
+    return sources("mechunlearn.gate", "mechunlearn.models.delta", registry.methods("attack")[wildcards.attack], *ASKS)
 
 
 def figure_sources(wildcards):
@@ -186,11 +186,11 @@ def report_settings(wildcards):
 
 
 def attack_settings(wildcards):
-    """An attack's block; where it asks in formats and names none, those that fit the task's facts."""
+    """An attack's block; where it asks in formats and leaves open in which, as the evaluation does."""
     settings = getattr(STUDY, wildcards.attack.replace("-", "_"))
-    if getattr(settings, "elicitations", None) == []:
-        settings = settings.model_copy(update={"elicitations": STUDY.asked(wildcards.task)})
-    return settings.model_dump_json()
+    asks = {"elicitations": STUDY.asked(wildcards.task), "gate": STUDY.evaluate.gate}
+    left_open = {name: value for name, value in asks.items() if getattr(settings, name, value) in ([], None)}
+    return settings.model_copy(update=left_open).model_dump_json()
 
 
 def seed_options(wildcards):

@@ -29,6 +29,7 @@ Manifest = Annotated[Path, typer.Option("--model", help="The model's manifest, m
 Facts = Annotated[Path, typer.Option(help="Facts: a dataset of data/ to screen, else facts.parquet.")]
 Text = Annotated[Path, typer.Option(help="Text passages, passages.jsonl.")]
 Out = Annotated[Path, typer.Option(help="The file to write.")]
+Base = Annotated[Path | None, typer.Option(help="Measurements of the base model, to skip what it cannot use.")]
 Seeds = Annotated[list[int], typer.Option("--seed", help="Seeds, one edit each.")]
 HeldOut = Annotated[int, typer.Option(help="How many passages are held out of training for measuring.")]
 
@@ -237,9 +238,7 @@ def evaluate(
     settings: Settings,
     out: Out,
     edits: Annotated[Path | None, typer.Option(help="Folder of seedK/delta.safetensors; none: the base model.")] = None,
-    base: Annotated[
-        Path | None, typer.Option(help="Measurements of the base model, to skip what it cannot use.")
-    ] = None,
+    base: Base = None,
     seed: Seeds = [0],  # noqa: B006
 ) -> None:
     """Measure the base model, or an edit's every seed: all elicitations, held-out text, text of its own, benchmarks."""
@@ -286,12 +285,17 @@ def attack(
     seed: Seeds,
     held_out: HeldOut,
     out: Out,
+    base: Base = None,
 ) -> None:
     """Attack every seed of an edit by one method and measure what comes back."""
     from mechunlearn import registry
     from mechunlearn.facts import text as passages
+    from mechunlearn.gate import usable
 
     function, rules = registry.load("attack", method), settings_of(config.attack_settings(method), settings)
+    if base and isinstance(rules, config.PromptSearchSettings) and rules.gate is not None:
+        asked = usable(artifacts.read_measurements(base), rules.elicitations, rules.gate)
+        rules = rules.model_copy(update={"elicitations": asked})
     training, _ = passages.split(passages.read(text), held_out)
     known = artifacts.read_facts(facts, *LOCALIZED)
     rows: list[dict[str, Any]] = []

@@ -454,6 +454,11 @@ class PromptSearchSettings(Settings):
     elicitations: list[str] = Field(
         default=[], description="The formats to choose among; none given: all of `evaluate.elicitations` that fit."
     )
+    gate: Probability | None = Field(
+        default=None,
+        description="Chosen among are only formats in which the base model's accuracy is at least this, so that an "
+        "answer by chance is not taken for knowledge; none given: `evaluate.gate`.",
+    )
     split: Literal["facts", "subjects"] = SPLIT
 
 

@@ -1,16 +1,19 @@
 """Prompt search against a slow oracle; the choice never looks at the facts it is tested on."""
 
+import json
 import logging
 from collections import Counter
 from dataclasses import replace
 
 import pytest
 
+from mechunlearn import artifacts, cli
 from mechunlearn.artifacts import MEASUREMENT_COLUMNS, measurement_table
 from mechunlearn.attack import prompt_search as module
 from mechunlearn.attack.prompt_search import accuracy, best, prompt_search
 from mechunlearn.config import PromptSearchSettings
 from mechunlearn.errors import ConfigError, FactError
+from mechunlearn.evaluate.measure import measure
 from mechunlearn.facts.roles import halves
 from mechunlearn.models.scoring import score
 from mechunlearn.registry import load
@@ -130,10 +133,28 @@ def test_subjects_stay_together(tiny, athletes, monkeypatch):
     assert len({row["fact"] for row in rows if row["role"] == "forget"}) == 8
 
 
-@pytest.mark.parametrize("names", [[], ["completion"], ["completion", "completion"]])
-def test_one_format_or_none_is_no_choice(tiny, athletes, names):
-    with pytest.raises(ConfigError, match=r"prompt_search.elicitations is \[.*two or more of .*question"):
-        searched(tiny("llama"), athletes, names)
+def test_no_format_is_no_search(tiny, athletes):
+    with pytest.raises(ConfigError, match=r"prompt_search.elicitations is \[\].*allowed: .*question"):
+        searched(tiny("llama"), athletes, [])
+
+
+def test_only_formats_that_the_base_model_can_use_are_searched(tiny, athletes, tmp_path, monkeypatch):
+    """Through the command: `question` fails the gate, though it would be the best."""
+    model, text = tiny("llama"), tmp_path / "text.jsonl"
+    passages = [{"id": str(n), "topic": "", "text": "Tiger Woods plays golf."} for n in range(2)]
+    text.write_text("".join(json.dumps(passage) + "\n" for passage in passages))
+    facts, base, out = tmp_path / "facts.parquet", tmp_path / "base.parquet", tmp_path / "out.parquet"
+    artifacts.write_facts(facts, athletes, [0.9] * len(athletes), [1] * len(athletes))
+    table = measurement_table(measure(model, athletes, [], NAMES, "base", 0))
+    artifacts.write_table(base, table.assign(rank=table.elicitation.map({"question": 2}).fillna(1).astype(int)))
+    monkeypatch.setattr("mechunlearn.cli._edited", lambda *_: model)
+    seen = []
+    monkeypatch.setattr(module, "best", lambda shares: seen.append(sorted(shares)) or max(shares))
+    settings = PromptSearchSettings(elicitations=NAMES, gate=0.6).model_dump_json()
+    where = {"model": tmp_path, "facts": facts, "text": text, "edits": tmp_path, "out": out}
+    cli.attack(method="prompt-search", settings=settings, seed=[0], held_out=1, base=base, **where)
+    assert seen == [["choice-text", "completion"]] * 2
+    assert set(artifacts.read_measurements(out).stage) == {"prompt-search"}
 
 
 def test_an_unknown_format_is_named(tiny, athletes):

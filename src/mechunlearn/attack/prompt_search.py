@@ -35,7 +35,7 @@ def prompt_search(
     """Measurement rows of each half of the forget set, asked in the format that was best on the other half.
 
     Stage `prompt-search`, elicitation `best-prompt`. The maintain-test facts are asked in the format chosen on the
-    first half. Raises ConfigError for fewer than two formats or an unknown one, FactError where a fact cannot be
+    first half. Raises ConfigError for no format or an unknown one, FactError where a fact cannot be
     asked in one.
     """
     names = candidates(settings)
@@ -60,10 +60,9 @@ def candidates(settings: PromptSearchSettings) -> list[str]:
     for name in names:
         if name not in known:
             raise ConfigError(f"prompt_search.elicitations: {unknown(name, known)}")
-    if len(names) < 2:
+    if not names:
         raise ConfigError(
-            f"prompt_search.elicitations is [{', '.join(names)}], which leaves nothing to choose; allowed: two or "
-            f"more of {', '.join(known)}, or none where two or more of evaluate.elicitations fit the task."
+            f"prompt_search.elicitations is [], which leaves nothing to ask; allowed: {', '.join(known)}."
         )
     return names
 
