@@ -176,7 +176,8 @@ def first(rows: list[dict[str, Any]]) -> pd.DataFrame:
     return table[table.stage == rows[0]["stage"]]
 
 
-@pytest.mark.parametrize("name", ATTACKS)
+# A soft prompt's first stage has random vectors in front of the prompt, which no screening had.
+@pytest.mark.parametrize("name", [name for name in ATTACKS if name != "soft-prompt"])
 def test_before_any_edit_each_attack_finds_the_facts_as_screened(aware, name):
     model, facts = aware
     _, p_answer, ranks = screen(model, facts, 0.5)
