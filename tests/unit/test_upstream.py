@@ -364,6 +364,9 @@ def test_a_path_that_does_not_fit_the_facts_is_refused(task, message):
     assert message in str(found.value)
 
 
+FOR_ALL = ("few-shot", "system-expert", "system-original", "choice-text", "choice-letter")
+
+
 def test_tasks_are_asked_in_the_formats_that_fit():
     checked = Study.model_validate(
         study(
@@ -372,9 +375,9 @@ def test_tasks_are_asked_in_the_formats_that_fit():
             cases={"facts": "counterfact-upstream", "path": HUB},
         )
     )
-    assert checked.asked("own") == checked.asked("cases") == ["completion"]
+    assert checked.asked("own") == checked.asked("cases") == ["completion", *FOR_ALL]
     of_sports = [name for name, module in methods("elicitation").items() if module.endswith((".sports", ".completion"))]
-    assert set(checked.asked("athletes")) == set(of_sports)
+    assert set(checked.asked("athletes")) == {*of_sports, *FOR_ALL}
     assert Study.model_validate_json(checked.model_dump_json()) == checked
 
 
