@@ -129,12 +129,6 @@ if not edits:
 
 # %%
 seeds = f"{len(study.seeds)} random seed{'s' if len(study.seeds) > 1 else ''}"
-attacked = (
-    f"Then an attacker trains the edited model on the true answers of half of the forgotten facts, for up to "
-    f"{study.relearn.steps[-1]} steps, and asks for the other half."
-    if "relearn" in study.attacks
-    else ""
-)
 located = f"""<li><strong>Localization.</strong> Each method below names the part of the model that
 {"may change" if edits else "an edit would train"}. A model is a stack of layers, each an attention block (moves
 information between words) and an MLP (looks information up). {html.safe(tables.methods(layout.localizers(study)))}
@@ -162,7 +156,7 @@ never trained on, only measured, to see what was kept.</li>""",
             f"""<li><strong>Edit.</strong> Only that part is trained, for {study.edit.steps} steps, towards the new
 answers ({seeds}).</li>""",
             f"""<li><strong>Test.</strong> The edited model is asked again, in the wording it was trained on and in
-others: {formats}. {attacked}</li>""",
+others: {formats}. {html.safe(tables.attacked(study.attacks))}</li>""",
         ]
     selected = tables.localizations(data.selections(home, part(model, task)))
     show(heading(model, task), '<ol class="steps">', *steps, "</ol>", selected)

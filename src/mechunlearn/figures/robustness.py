@@ -16,6 +16,7 @@ PANELS = {
     "p_new": "New answer: high where the edit carries over",
     "p_true": "True answer: low where the fact is gone",
 }
+CROWDED = 60  # bars
 GROUP = 0.82  # of the distance between two formats
 
 
@@ -56,7 +57,7 @@ def _bars(axes: Axes, metrics: pd.DataFrame, metric: str, objective: str, names:
                 x, row.value, width * 0.92, color=look.color, hatch=look.hatch, edgecolor=style.INK, linewidth=0.6,
                 label=label,
             )  # fmt: skip
-            style.halo(axes, x, row.low, row.high)
+            style.halo(axes, x, row.low, row.high, thin=len(names) * len(formats) > CROWDED)
             first = False
     first = True
     for slot, elicitation in enumerate(formats):
@@ -79,8 +80,10 @@ def _bars(axes: Axes, metrics: pd.DataFrame, metric: str, objective: str, names:
             first = False
     style.share_axis(axes, "Probability")
     axes.set_xlim(-0.55, len(formats) - 0.45)
-    axes.set_xticks(range(len(formats)), [fill(words.elicitation(name), 16) for name in formats])
-    axes.tick_params(axis="x", length=0)
+    letters = min(16, 115 // len(formats))  # as many as fit between two formats
+    labels = [fill(words.elicitation(name), letters) for name in formats]
+    axes.set_xticks(range(len(formats)), labels)
+    axes.tick_params(axis="x", length=0, labelsize=8.5 if len(formats) < 8 else 7.5)
 
 
 def caption(results: Path, metrics: pd.DataFrame, level: str = "95%") -> tuple[str, str]:

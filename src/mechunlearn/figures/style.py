@@ -120,10 +120,10 @@ def share_axis(axes: Axes, label: str = "", low: float = 0.0) -> None:
     axes.set_ylabel(label)
 
 
-def halo(axes: Axes, x: float, low: float, high: float) -> None:
-    """A vertical interval in ink with a white rim."""
-    axes.vlines(x, low, high, color="white", linewidth=2.6)
-    axes.vlines(x, low, high, color=INK, linewidth=1.1)
+def halo(axes: Axes, x: float, low: float, high: float, thin: bool = False) -> None:
+    """A vertical interval in ink with a white rim; thin on thin bars."""
+    axes.vlines(x, low, high, color="white", linewidth=1.7 if thin else 2.6)
+    axes.vlines(x, low, high, color=INK, linewidth=0.8 if thin else 1.1)
 
 
 def spread(values: Sequence[float], gap: float, low: float, high: float) -> list[float]:

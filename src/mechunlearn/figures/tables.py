@@ -4,6 +4,7 @@ claims        each claim: verdict, sentence, the paper's value, ours
 answer        which localization holds best and worst, in sentences
 summary       how many claims were reproduced, in a sentence
 methods       what each localizer does, in a sentence
+attacked      what each attack does, in a sentence
 localizations what each localization trains
 facts_seen    how many facts each localizer saw
 planted       how each localizer ranks the layer in which facts were planted
@@ -45,6 +46,14 @@ METHODS = {
     "attribution-patching": "attribution patching estimates the same from gradients",
     "integrated-gradients": "integrated gradients estimate it from gradients along the way",
     "path-patching": "path patching takes the MLPs that work through the parts which bring the answer out",
+}
+ATTACKS = {
+    "relearn": "it is trained on the true answers of half of the forgotten facts and asked for the other half",
+    "finetune": "the same with all its weights, for a few steps",
+    "quantize": "its weights are rounded to few bits",
+    "probe": "probes of its hidden states are taught other facts and read the forgotten ones",
+    "soft-prompt": "vectors before the prompt are trained on half of the forgotten facts and tested on the other half",
+    "prompt-search": "the way of asking that works best for one half is tried on the other",
 }
 TASKS = {"sports": "sports-athlete"}
 
@@ -141,6 +150,12 @@ def methods(localizers: Sequence[str]) -> str:
     return f"{text[:1].upper()}{text[1:]}." if text else ""
 
 
+def attacked(names: Sequence[str]) -> str:
+    """`Then the edited model is attacked: ...; ...`; empty for no attack."""
+    parts = [ATTACKS.get(name, name) for name in names]
+    return f"Then the edited model is attacked: {'; '.join(parts)}." if parts else ""
+
+
 def localizations(chosen: dict[str, Selection]) -> str:
     """Parameters and components of each localization."""
     rows = [
@@ -218,26 +233,27 @@ def side_effects(metrics: pd.DataFrame, objective: str) -> str:
     """Neighbors in the training prompt, and plain text: base model first."""
     columns = [
         ("Same answer: true", "p_true", "completion", "neighbor-same"),
-        ("Same answer: forgotten fact's new one", "p_new", "completion", "neighbor-same"),
-        ("New answer's own: true", "p_true", "completion", "neighbor-new"),
-        ("Plain text: cross-entropy", "nll", "text", "text"),
-        ("Plain text: divergence from the base", "kl", "text", "text"),
+        ("Same answer: new", "p_new", "completion", "neighbor-same"),
+        ("New answer: true", "p_true", "completion", "neighbor-new"),
+        ("Text: nats", "nll", "text", "text"),
+        ("Text: KL", "kl", "text", "text"),
     ]
-    rows = []
+    rows, sizes = [], dict[str, int]()
     for name in ["base", *data.localizations(metrics)]:
         where = {"localization": name, "objective": "" if name == "base" else objective}
         where["stage"] = "base" if name == "base" else "edited"
-        cells = [
-            words.row(data.one(metrics, metric, elicitation=elicitation, role=role, **where))
-            for _, metric, elicitation, role in columns
-        ]
+        cells = []
+        for _, metric, elicitation, role in columns:
+            found = data.one(metrics, metric, elicitation=elicitation, role=role, **where)
+            cells.append(words.row(found))
+            sizes[role] = found.n if found is not None else sizes.get(role, 0)
         rows.append([html.safe(words.localization(name)), *cells])
-    sizes = [data.base(metrics, metric, elicitation, role) for _, metric, elicitation, role in columns]
-    head = [
-        f'{html.safe(title)} <span class="n">n = {size.n}</span>' if size else html.safe(title)
-        for (title, *_), size in zip(columns, sizes, strict=True)
-    ]
-    return html.table(["", *head], [("Side effects: facts that share an answer with a forgotten one, and text", rows)])
+    title = (
+        "Side effects: kept facts whose answer was forgotten elsewhere (same answer) or put in elsewhere (new answer), "
+        "and text, in nats a token"
+    )
+    counts = " and ".join(str(size) for size in sizes.values())
+    return html.table(["", *(title for title, *_ in columns)], [(f'{title} <span class="n">n = {counts}</span>', rows)])
 
 
 def benchmarks(metrics: pd.DataFrame, objective: str) -> str:
