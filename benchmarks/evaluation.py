@@ -25,7 +25,7 @@ from mechunlearn.facts.text import Passage
 from mechunlearn.models.model import Model
 from mechunlearn.registry import load as method
 
-FORMATS = ("completion", "question", "profession", "famous", "choice-text", "choice-letter")  # config/default.yaml
+FORMATS = ("completion", "question", "profession", "famous", "choice-text", "choice-letter")  # of config.yaml
 TEXT = "held-out text"
 PASSAGES = "src/mechunlearn/resources/text/passages.jsonl"
 BAR, BARS = 8, {"bfloat16": 1e-3, "float32": 1e-5}
