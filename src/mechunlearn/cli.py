@@ -293,7 +293,7 @@ def attack(
     from mechunlearn.gate import usable
 
     function, rules = registry.load("attack", method), settings_of(config.attack_settings(method), settings)
-    if base and isinstance(rules, config.PromptSearchSettings) and rules.gate is not None:
+    if base and isinstance(rules, config.AskingSettings) and rules.gate is not None:
         asked = usable(artifacts.read_measurements(base), rules.elicitations, rules.gate)
         rules = rules.model_copy(update={"elicitations": asked})
     training, _ = passages.split(passages.read(text), held_out)

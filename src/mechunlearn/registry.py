@@ -36,7 +36,7 @@ ROOMS = {
     "elicitation": "facts",
     "figure": "figures",
 }
-CARRIERS = {f"{PACKAGE.name}.{module}" for module in ("config", "errors", "progress", "registry")}
+CARRIERS = re.compile(rf"{PACKAGE.name}\.(config|errors|progress|registry)(\..+)?")
 BASELINES = ("random", "random-mlps", "all-mlps", "nonlocalized")
 UNBUDGETED = ("fact-lookup", "all-mlps", "nonlocalized")
 MLP_LOCALIZERS = ("fact-lookup", "path-patching")  # they look for MLPs, so they have no form with `-mlps`
@@ -171,7 +171,7 @@ def sources(*modules: str) -> list[str]:
         if module not in seen and _file(module) is not None:
             seen.add(module)
             pending.extend(_imports(module))
-    return sorted(str(_file(module)) for module in seen - CARRIERS)
+    return sorted(str(_file(module)) for module in seen if not CARRIERS.fullmatch(module))
 
 
 def _file(module: str) -> Path | None:

@@ -93,7 +93,7 @@ def test_schema_and_table_are_those_of_the_new_block(followed):
 
 def test_the_code_is_in_the_projects_style(followed):
     folder, _ = followed
-    names = ["src/mechunlearn/attack/noise.py", "src/mechunlearn/config.py", "tests/unit/test_noise.py"]
+    names = ["src/mechunlearn/attack/noise.py", "src/mechunlearn/config", "tests/unit/test_noise.py"]
     for command in (["check"], ["format", "--check"]):
         process = checkout.run(folder, sys.executable, "-m", "ruff", *command, *names)
         assert process.returncode == 0, process.stdout

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from peft import LoraConfig, get_peft_model
 
-from mechunlearn.config import FinetuneSettings, RelearnSettings
+from mechunlearn.config import FinetuneSettings, RelearnSettings, RetrainSettings
 from mechunlearn.facts import Fact
 from mechunlearn.facts.roles import halves
 from mechunlearn.facts.text import Passage
@@ -53,7 +53,7 @@ def _train(
     model: Model,
     facts: Sequence[Fact],
     passages: Sequence[Passage],
-    settings: RelearnSettings | FinetuneSettings,
+    settings: RetrainSettings,
     seed: int,
     stage: str,
     trainable: Trainable,

