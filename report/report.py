@@ -29,7 +29,7 @@ from IPython.display import HTML, display
 from mechunlearn import artifacts, registry, report, timing
 from mechunlearn import study as layout
 from mechunlearn.config import validate_study
-from mechunlearn.figures import agreement, data, html, planted, tables, words
+from mechunlearn.figures import agreement, data, html, mechanisms, planted, tables, words
 
 # %% tags=["parameters"]
 CONFIG = None  # a study as JSON; None: the default study
@@ -91,6 +91,8 @@ number, absent = 0, []
 AIM = (
     "This report puts that claim to the test."
     if edits
+    else "Nothing is trained here: this report asks how many weights of each part must go for the facts to go."
+    if study.masking.localizations
     else "Nothing is edited here: this report asks where the methods point, and how far they can be trusted."
 )
 show(
@@ -183,7 +185,16 @@ TRUST = {
     "estimates": "Do estimates agree with what they estimate?",
     "agreement": "Would a method choose the same again?",
 }
-ORDER = ["worst-case", "robustness", "relearning", "trade-off", "probe-curves", "localization-map", "tracing-map"]
+ORDER = [
+    "weight-masking",
+    "worst-case",
+    "robustness",
+    "relearning",
+    "trade-off",
+    "probe-curves",
+    "localization-map",
+    "tracing-map",
+]
 others = sorted(set(registry.methods("figure")) - {*ORDER, *TRUST})
 if shown:
     show("<h2>What was found</h2>")
@@ -225,6 +236,18 @@ for model, task in cells:
         show(heading(model, task, several(objective)), tables.results(rows, objective))
         show(tables.side_effects(rows, objective), tables.benchmarks(rows, objective))
         show(tables.attacks(rows, objective), tables.probes(rows, objective))
+
+# %%
+if study.masking.localizations:
+    show(
+        "<h2>Where the masked weights lie</h2>",
+        f"""<p>With {study.masking.sizes[-1]:,} weights masked: how many of them lie in the MLPs that fact lookup takes
+and in the {study.localize.paths.extraction} components with the largest direct effect on the answer (path patching;
+of a head its queries and outputs), of all that the localization may mask. An MLP can be both.</p>""",
+    )
+    for model, task in shown:
+        home = layout.home(study.study, model, task)
+        show(heading(model, task), mechanisms.table(home, part(model, task), study.localize.paths.extraction))
 
 # %%
 if edits:

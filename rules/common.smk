@@ -67,7 +67,11 @@ def figure_sources(wildcards):
 def report_sources():
     """What the report's notebook imports, every figure's captions included."""
     return sources(
-        "mechunlearn.report", "mechunlearn.timing", "mechunlearn.figures.tables", *registry.methods("figure").values()
+        "mechunlearn.report",
+        "mechunlearn.timing",
+        "mechunlearn.figures.tables",
+        "mechunlearn.figures.mechanisms",
+        *registry.methods("figure").values(),
     )
 
 
@@ -76,6 +80,7 @@ def figure_inputs(wildcards):
     home = HOME.format(**wildcards)
     return {
         "scores": [f"{home}/scores/{name}.parquet" for name in layout.localizers(STUDY)],
+        "masks": [f"{home}/masks/{name}-weights.parquet" for name in STUDY.masking.localizations],
         "selections": [f"{home}/selection/{name}.json" for name in layout.selections(STUDY)],
     }
 
@@ -160,6 +165,12 @@ def selection_settings(wildcards):
 
 def edit_settings(wildcards):
     return STUDY.edit.for_localization(wildcards.localization).model_dump_json()
+
+
+def mask_settings(wildcards):
+    asked = [name for name in STUDY.masking.elicitations if name in STUDY.asked(wildcards.task)]
+    settings = STUDY.masking.model_copy(update={"elicitations": asked})
+    return settings.model_dump_json(exclude={"localizations"})
 
 
 def evaluate_settings(wildcards):

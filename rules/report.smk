@@ -28,6 +28,7 @@ rule report:
         metrics=rules.metrics.output.table,
         claims=rules.claims.output,
         figures=rules.figures.input,
+        masks=layout.mask_files(STUDY, "-weights"),
         planted=rules.planted.output if PLANTED else [],
         notebook="report/report.py",
         style="report/style.css",

@@ -4,6 +4,7 @@ facts          facts.parquet: facts with roles, and what the base model gave the
 scores         scores/<localizer>.parquet: one effect per fact and component (or per layer and probe)
 planted        planted.csv: the rank that each localizer gives the layer in which facts were planted
 selection      selection/<localization>.json: the components a localization edits
+masks          masks/<localization>-weights.parquet: how many weights of each component are masked at each size
 measurements   one row per seed, stage, elicitation, order, role and fact
 json           manifests, histories, claims
 
@@ -33,6 +34,7 @@ FACT_COLUMNS = [
 ]  # fmt: skip
 SCORE_COLUMNS = ["seed", "fact", "layer", "kind", "head", "position", "effect"]
 PLANTED_COLUMNS = ["model", "task", "layer", "localizer", "rank", "low", "high", "layers", "first", "n"]
+MASK_COLUMNS = ["seed", "size", "layer", "kind", "head", "weights", "of"]
 BENCHMARK = "benchmark"  # the role of a benchmark's items: `elicitation` is its name and `fact` an item
 MEASUREMENT_COLUMNS = {
     "seed": "int64",

@@ -91,6 +91,8 @@ def _worst_rows(
     """The worst case of the base model and of every edit, and its paired differences from the references."""
     parts: dict[Cell, list[pd.DataFrame]] = {}
     for cell, table in facts.items():
+        if cell.localization != BASE and not cell.objective:
+            continue  # masked weights are no edit
         gate = gates(tables[Cell(cell.model, cell.task, BASE, "")])
         unusable = [name for name, share in gate.items() if share < evaluate.gate]
         parts.setdefault(replace(cell, attack=""), []).append(_ways(table, unusable))

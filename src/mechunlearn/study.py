@@ -8,6 +8,7 @@ results/STUDY/MODEL/TASK/
     measurements/base.parquet                          the model before any edit, measured once
     measurements/LOCALIZATION/OBJECTIVE.parquet        and after
     attacks/ATTACK/LOCALIZATION/OBJECTIVE.parquet
+    masks/LOCALIZATION.parquet, LOCALIZATION-weights.parquet    with ever more of its weights set to zero
     figures/NAME.svg, NAME.png
 results/STUDY/metrics.csv, claims.json, report.html
 results/STUDY/planted.csv, figures/planted.svg         where facts were planted
@@ -23,12 +24,17 @@ from mechunlearn.config import Study
 from mechunlearn.errors import ArtifactError
 
 BASE = "base"
+MASKS = "masks"
 RESULTS = Path("results")
 
 
 @dataclass(frozen=True)
 class Cell:
-    """What one measurement file is about; `localization` is `base`, and `objective` empty, before any edit."""
+    """What one measurement file is about.
+
+    Before any edit `localization` is `base` and `objective` empty; where weights are masked instead of edited, only
+    `objective` is empty.
+    """
 
     model: str
     task: str
@@ -76,7 +82,12 @@ def measurement_files(study: Study) -> list[str]:
         "measurements/base.parquet",
         "measurements/{localization}/{objective}.parquet",
         "attacks/{attack}/{localization}/{objective}.parquet",
-    )
+    ) + mask_files(study)
+
+
+def mask_files(study: Study, ending: str = "") -> list[str]:
+    """Where masked weights are measured; with `ending` "-weights", where they are counted."""
+    return targets(study, f"masks/{{localization}}{ending}.parquet", localization=study.masking.localizations)
 
 
 def figure_files(study: Study) -> list[str]:
@@ -88,12 +99,14 @@ def figure_files(study: Study) -> list[str]:
 def cell_of(path: str | Path) -> Cell:
     """The cell that a measurement file is about, from where it lies."""
     parts = Path(path).with_suffix("").parts
-    kinds = [index for index, part in enumerate(parts) if part in ("measurements", "attacks")]
+    kinds = [index for index, part in enumerate(parts) if part in ("measurements", "attacks", MASKS)]
     if not kinds or kinds[-1] < 2:
         raise ArtifactError(f"{path} does not lie where a study keeps its measurements.")
     (model, task), rest = parts[kinds[-1] - 2 : kinds[-1]], list(parts[kinds[-1] + 1 :])
     if rest == [BASE]:
         return Cell(model, task, BASE, "")
+    if parts[kinds[-1]] == MASKS:
+        return Cell(model, task, rest[0], "")
     attack = rest.pop(0) if parts[kinds[-1]] == "attacks" else ""
     return Cell(model, task, rest[0], rest[1], attack)
 
@@ -129,4 +142,6 @@ def localizers(study: Study) -> list[str]:
     needed = [study.localize.scorer(name) for name in selections(study)]
     if {"attribution-patching", "integrated-gradients"} & set(needed):
         needed += ["attribution-patching", "integrated-gradients", "activation-patching"]
+    if study.masking.localizations:  # which masked weights extract the answer?
+        needed.append("path-patching")
     return list(dict.fromkeys(name for name in needed if name))

@@ -62,7 +62,7 @@ def _cell(made: Study, home: Path, place: int) -> dict[str, pd.DataFrame]:
     facts = [sports.plays(f"fact {i}", "baseball").with_role(role) for i, role in enumerate(roles)]
     artifacts.write_facts(home / "facts.parquet", facts, [0.9] * len(facts), [1] * len(facts))
     scores = _scores(place)
-    for name, table in scores.items():
+    for name, table in {**scores, **({"path-patching": _direct()} if made.masking.localizations else {})}.items():
         artifacts.write_table(home / f"scores/{name}.parquet", table)
     formats = made.asked(home.name)
     for name in made.localizations:
@@ -73,6 +73,10 @@ def _cell(made: Study, home: Path, place: int) -> dict[str, pd.DataFrame]:
             relearned = [_measure(made, name, f"relearned@{step}", ["completion"]) for step in made.relearn.steps]
             for attack in made.attacks:
                 artifacts.write_table(home / "attacks" / attack / name / f"{objective}.parquet", pd.concat(relearned))
+    for name in made.masking.localizations:
+        rows = [_measure(made, name, f"masked@{size}", ["completion", "choice-text"]) for size in made.masking.sizes]
+        artifacts.write_table(home / "masks" / f"{name}.parquet", pd.concat(rows))
+        artifacts.write_table(home / "masks" / f"{name}-weights.parquet", _weights(made))
     artifacts.write_table(home / "measurements/base.parquet", _measure(made, "base", "base", formats))
     return scores
 
@@ -102,6 +106,27 @@ def selection(name: str) -> Selection:
         "frequency": [0.0, 0.2, 0.9, 1.0, 0.6] + [0.0] * (LAYERS - 5),
     }
     return Selection(name, chosen, count, 3 * MLP, LAYERS * (MLP + ATTENTION), details)
+
+
+def _weights(made: Study) -> pd.DataFrame:
+    """Masked weights: as many of layer 2's MLP as of head 1 of layer 12 and of what that layer's heads share."""
+    rows = [
+        (0, size, layer, kind, head, size // 3, MLP if kind == "mlp" else ATTENTION)
+        for size in made.masking.sizes
+        for layer, kind, head in [(2, "mlp", -1), (12, "attention", 1), (12, "attention", -1)]
+    ]
+    return pd.DataFrame(rows, columns=artifacts.MASK_COLUMNS)
+
+
+def _direct() -> pd.DataFrame:
+    """Direct effects: head 1 of layer 12 stands out, then everything in layer 2."""
+    rows = [
+        (0, f"fact {fact}", layer, kind, head, "", 0.5 if (layer, head) == (12, 1) else 0.1 if layer == 2 else 0.01)
+        for fact in range(8)
+        for layer in range(LAYERS)
+        for kind, head in [("direct-mlp", -1), *(("direct-head", head) for head in range(HEADS))]
+    ]
+    return pd.DataFrame(rows, columns=artifacts.SCORE_COLUMNS)
 
 
 def _scores(place: int) -> dict[str, pd.DataFrame]:
@@ -161,7 +186,7 @@ def _measure(made: Study, localization: str, stage: str, elicitations: list[str]
                     | {"fact": f"fact {fact}", "p_true": true, "p_new": None if first else new, "p_options": 1.0}
                     | {"rank": 1 if right else 2, "choice": "true" if right else "new", "argmax": " x", "nll": None}
                 )
-    if stage in ("base", "edited"):
+    if stage in ("base", "edited") or stage.startswith("masked@"):
         place = {"seed": 0, "stage": stage, "elicitation": "text", "order": 0, "role": "text", "rank": 0}
         for number in range(8):
             nll = 3.5 + rng.gauss(0, 0.1)

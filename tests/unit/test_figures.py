@@ -18,6 +18,7 @@ SEVEN = (
     "fact-lookup", "attribution-patching", "causal-tracing", "causal-tracing-mlps", "random-mlps", "all-mlps",
     "nonlocalized",
 )  # fmt: skip
+MASKING = {"localizations": ["fact-lookup", "nonlocalized"], "sizes": [0, 10, 100]}
 BY_HAND = {"mine": {"mlps": [2, 3], "heads": [[5, 0]]}}
 
 
@@ -26,7 +27,7 @@ def made(tmp_path_factory):
     """The folder and metrics of a made-up study of seven localizations."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("study"))
-        home = build(study("made-up", SEVEN)).absolute()
+        home = build(study("made-up", SEVEN, masking=MASKING)).absolute()
         return home, data.read_metrics("results/made-up/metrics.csv", "tiny", home.name)
 
 

@@ -39,7 +39,9 @@ def page(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("study"))
         tasks = {name: {"facts": "sports", "forget": 16} for name in ("first", "second")}
-        made = study(models={"tiny": {"source": "path:a"}, "small": {"source": "path:b"}}, tasks=tasks)
+        models = {"tiny": {"source": "path:a"}, "small": {"source": "path:b"}}
+        masking = {"localizations": ["fact-lookup"], "sizes": [0, 10]}
+        made = study(models=models, tasks=tasks, masking=masking)
         complete(made)
         build_report(ROOT / "report/report.py", made, Path("report.html"), Path("report.ipynb"))
         return Path("report.html").read_text(), artifacts.read_json("results/made-up/claims.json")

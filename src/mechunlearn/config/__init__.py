@@ -28,6 +28,7 @@ from mechunlearn.config.localize import (
     ProbeSettings,
     TraceSettings,
 )
+from mechunlearn.config.masking import MaskingSettings
 from mechunlearn.config.models import ModelSettings, PlantSettings
 from mechunlearn.config.names import unknown, unknown_benchmark
 from mechunlearn.config.reading import load_study, validate_study
@@ -48,6 +49,7 @@ __all__ = [
     "Format",
     "HandSettings",
     "LocalizeSettings",
+    "MaskingSettings",
     "ModelSettings",
     "PathSettings",
     "PlantSettings",

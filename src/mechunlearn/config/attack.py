@@ -2,19 +2,11 @@
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
-from mechunlearn.config.settings import LearningRate, Probability, Settings, Texts, TextTokens
+from mechunlearn.config.settings import Ascending, LearningRate, Probability, Settings, Texts, TextTokens
 
-
-def _ascending(steps: list[int]) -> list[int]:
-    """Steps to measure at, as given. Raises ValueError."""
-    if not steps or steps[0] != 0 or sorted(set(steps)) != steps or len(steps) < 2:
-        raise ValueError("steps must start at 0 and ascend, e.g. [0, 5, 10, 20]")
-    return steps
-
-
-Steps = Annotated[list[int], AfterValidator(_ascending), Field(description="Measure after these many steps.")]
+Steps = Annotated[Ascending, Field(description="Measure after these many steps.")]
 Batch = Annotated[int, Field(ge=1, description="Facts a step for each of the two fact losses.")]
 Split = Annotated[
     Literal["facts", "subjects"],

@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 NAME = r"^[a-z0-9][a-z0-9.-]*$"
 Name = Annotated[str, Field(pattern=NAME)]
@@ -13,6 +13,16 @@ Layer = Annotated[int, Field(ge=0)]
 LearningRate = Annotated[float, Field(gt=0, description="Peak learning rate of AdamW, cosine to zero.")]
 Texts = Annotated[int, Field(ge=1, description="Text passages a step.")]
 TextTokens = Annotated[int, Field(ge=8, description="Text passages are cut to this many tokens.")]
+
+
+def _ascending(numbers: list[int]) -> list[int]:
+    """Numbers to measure at, as given. Raises ValueError."""
+    if not numbers or numbers[0] != 0 or sorted(set(numbers)) != numbers or len(numbers) < 2:
+        raise ValueError("it must start at 0 and ascend, e.g. [0, 5, 10, 20]")
+    return numbers
+
+
+Ascending = Annotated[list[int], AfterValidator(_ascending)]
 HUB_ROWS = re.compile(r"hub:([\w.-]+/[\w.-]+)@([0-9a-f]{40}):([\w.-]+)")  # repository, revision, split
 
 

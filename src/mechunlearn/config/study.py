@@ -10,6 +10,7 @@ from mechunlearn.config import attack
 from mechunlearn.config.edit import EditSettings
 from mechunlearn.config.evaluate import EvaluateSettings, ReportSettings
 from mechunlearn.config.localize import LocalizeSettings
+from mechunlearn.config.masking import MaskingSettings
 from mechunlearn.config.models import ModelSettings, PlantSettings
 from mechunlearn.config.names import unknown, unknown_benchmark
 from mechunlearn.config.settings import Name, Settings
@@ -33,6 +34,7 @@ class Study(Settings):
     planting: PlantSettings = PlantSettings()
     localize: LocalizeSettings = LocalizeSettings()
     edit: EditSettings = EditSettings()
+    masking: MaskingSettings = MaskingSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     relearn: attack.RelearnSettings = attack.RelearnSettings()
     finetune: attack.FinetuneSettings = attack.FinetuneSettings()
@@ -96,6 +98,8 @@ class Study(Settings):
             ("attacks", self.attacks, sorted(registry.methods("attack"))),
             ("evaluate.elicitations", self.evaluate.elicitations, sorted(registry.methods("elicitation"))),
             ("prompt_search.elicitations", self.prompt_search.elicitations, sorted(registry.methods("elicitation"))),
+            ("masking.localizations", self.masking.localizations, self.localizations),
+            ("masking.elicitations", self.masking.elicitations, sorted(registry.methods("elicitation"))),
             ("edit.learning_rates", list(self.edit.learning_rates), own),
             ("localize.layers", list(self.localize.layers), ["fact-lookup", *self.localizations]),
         ]:

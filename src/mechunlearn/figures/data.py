@@ -6,6 +6,7 @@ one             the one row that matches, or None
 localizations   the study's localizations, in the order every figure keeps; likewise objectives, elicitations
 benchmarks      the benchmarks of general ability that were measured
 steps           after how many steps relearning was measured
+sizes           with how many weights masked it was measured
 selections      what each localization trains
 scores          a localizer's scores, if the study has them
 tracings        component effects by tracing localizer: a table of layer x (attention, mlp)
@@ -85,8 +86,18 @@ def base(metrics: pd.DataFrame, metric: str, elicitation: str, role: str) -> Any
 
 def steps(metrics: pd.DataFrame) -> list[int]:
     """After how many steps relearning was measured, ascending."""
-    stages = [stage for stage in metrics.stage.unique() if str(stage).startswith("relearned@")]
-    return sorted(int(stage.split("@")[1]) for stage in stages)
+    return _numbers(metrics, "relearned")
+
+
+def sizes(metrics: pd.DataFrame) -> list[int]:
+    """How many weights were masked, ascending."""
+    return _numbers(metrics, "masked")
+
+
+def _numbers(metrics: pd.DataFrame, stage: str) -> list[int]:
+    """Of the stages `stage`@NUMBER the numbers, ascending."""
+    parts = metrics.stage.astype(str).str.partition("@")
+    return sorted({int(number) for number in parts[parts[0] == stage][2]})
 
 
 def selections(results: Path, metrics: pd.DataFrame) -> dict[str, Selection]:

@@ -12,7 +12,6 @@ of the model at all, only the final norm.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import pandas as pd
 import torch
@@ -21,25 +20,13 @@ from mechunlearn.config import LocalizeSettings
 from mechunlearn.errors import FactError
 from mechunlearn.facts import Fact
 from mechunlearn.localize.corruption import COLUMNS, Pair, logit_difference, normalised, pairs
+from mechunlearn.localize.extraction import Extraction, extracting
 from mechunlearn.models.interventions import Part
 from mechunlearn.models.model import Model
 from mechunlearn.models.patching import Patch, Run, Write, layer_alone, record, resume
 from mechunlearn.models.scoring import run_prefix
 from mechunlearn.progress import track
 from mechunlearn.registry import localizer
-
-
-@dataclass(frozen=True)
-class Extraction:
-    """The components that bring out the answer: heads by (layer, head), MLPs by layer."""
-
-    heads: tuple[tuple[int, int], ...]
-    mlps: tuple[int, ...]
-
-    @property
-    def layers(self) -> list[int]:
-        """Their layers, ascending."""
-        return sorted({*(layer for layer, _ in self.heads), *self.mlps})
 
 
 @localizer("path-patching")
@@ -133,17 +120,6 @@ def direct(model: Model, run: Run, changes: torch.Tensor, tokens: Sequence[int])
     """The metric when changes (..., d_model) are added to the run's final residual stream: (...)."""
     norm = model.network.get_submodule(model.layout.naming.norm)
     return logit_difference(model, norm(run.stream[-1][0, -1].to(changes.device) + changes), tokens)
-
-
-def extracting(scores: pd.DataFrame, count: int, heads_only: bool) -> Extraction:
-    """The components with the largest mean direct effects on the answer, in size."""
-    kinds = ["direct-head"] if heads_only else ["direct-head", "direct-mlp"]
-    means = scores[scores.kind.isin(kinds)].groupby(["kind", "layer", "head"]).effect.mean().abs()
-    top = means.sort_values(ascending=False, kind="stable").index[:count]
-    return Extraction(
-        tuple(sorted((layer, head) for kind, layer, head in top if kind == "direct-head")),
-        tuple(sorted(layer for kind, layer, _ in top if kind == "direct-mlp")),
-    )
 
 
 @torch.no_grad()

@@ -1,0 +1,46 @@
+# mask: how many weights of a localization must go for the facts to go?
+
+
+rule mask_all:
+    input:
+        layout.mask_files(STUDY),
+    localrule: True
+
+
+rule mask:
+    input:
+        model="models/{model}/model.json",
+        facts=f"{HOME}/facts.parquet",
+        text="data/text/passages.jsonl",
+        selection=f"{HOME}/selection/{{localization}}.json",
+        code=sources("mechunlearn.edit.masking", "mechunlearn.evaluate.measure", "mechunlearn.models.masks", *ASKS),
+    output:
+        rows=f"{HOME}/masks/{{localization}}.parquet",
+        weights=f"{HOME}/masks/{{localization}}-weights.parquet",
+    log:
+        "logs/{study}/mask/{model}-{task}/{localization}.log",
+    benchmark:
+        "results/{study}/timing/mask/{model}-{task}-{localization}.tsv"
+    conda:
+        "../envs/torch.yaml"
+    threads: 1
+    resources:
+        mem_mb=5000,
+    params:
+        settings=mask_settings,
+        seeds=seed_options,
+        held_out=STUDY.evaluate.texts,
+    shell:
+        """
+        mechunlearn mask \
+            --model {input.model:q} \
+            --facts {input.facts:q} \
+            --text {input.text:q} \
+            --selection {input.selection:q} \
+            --settings {params.settings:q} \
+            {params.seeds:q} \
+            --held-out {params.held_out} \
+            --out {output.rows:q} \
+            --weights {output.weights:q} \
+            >{log:q} 2>&1
+        """
