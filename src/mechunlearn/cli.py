@@ -248,7 +248,7 @@ def mask(
     from mechunlearn.edit.masking import learn
     from mechunlearn.evaluate.measure import measure
     from mechunlearn.facts import text as passages
-    from mechunlearn.models.masks import counts, masked, region, smallest
+    from mechunlearn.models.masks import counts, learned, masked, region, smallest
 
     chosen, rules = artifacts.read_selection(selection), settings_of(config.MaskingSettings, settings)
     if rules.sizes[-1] > chosen.parameters:
@@ -262,7 +262,8 @@ def mask(
     every, tables = counts(loaded.layout, region(loaded.layout, chosen.components)), []
     for number in seed:
         masks = learn(loaded, known, training, chosen, rules, number)
-        for size in rules.sizes:
+        print(f"{learned(masks):,} masks are below 1; more weights cannot be chosen and are not masked")
+        for size in filter(lambda size: size <= learned(masks), rules.sizes):
             gone = smallest(masks, size)
             with masked(loaded, gone):
                 rows += measure(loaded, measured, other, rules.elicitations, f"masked@{size}", number)

@@ -8,7 +8,7 @@ from mechunlearn.config import MaskingSettings, validate_study
 from mechunlearn.edit.masking import learn
 from mechunlearn.errors import ConfigError, DivergenceError
 from mechunlearn.facts import text
-from mechunlearn.models.masks import counts, masked, region, smallest
+from mechunlearn.models.masks import counts, learned, masked, region, smallest
 from mechunlearn.models.training import answer_losses, example
 
 SETTINGS = MaskingSettings(steps=4, learning_rate=50.0, penalty=1e-6, batch=2, texts=1, text_tokens=8)
@@ -71,6 +71,7 @@ def test_a_high_penalty_masks_nothing(model, athletes, passages):
     settings = SETTINGS.model_copy(update={"penalty": 1e3})
     masks = learn(model, athletes, passages, selected(Component(0, "mlp")), settings, 0)
     assert all(torch.equal(mask, torch.ones_like(mask)) for mask in masks.values())
+    assert learned(masks) == 0
 
 
 def test_of_a_head_only_its_own_weights_are_masked(model, athletes, passages):

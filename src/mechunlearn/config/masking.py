@@ -16,7 +16,11 @@ class MaskingSettings(Settings):
         default=[], description="In which of the study's localizations masks are learned; none given: no masking."
     )
     sizes: Annotated[
-        Ascending, Field(description="Measure with these many weights masked (paper: up to 2.4 or 6 million).")
+        Ascending,
+        Field(
+            description="Measure with these many weights masked, as far as so many masks are below 1 (paper: up to 2.4 "
+            "or 6 million)."
+        ),
     ] = [0, 1_000, 3_000, 10_000, 30_000, 100_000]
     elicitations: list[str] = Field(
         default=["completion", "choice-text"], min_length=1, description="The formats in which facts are asked."

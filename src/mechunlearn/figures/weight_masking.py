@@ -87,9 +87,10 @@ def caption(results: Path, metrics: pd.DataFrame, level: str = "95%") -> tuple[s
             f"{words.number(high.value)} ({words.short(high.localization)}; "
             f"{words.number(kept[high.localization])})."
         )
+    facts = int(data.pick(_masked(metrics), "p_true", role="forget").n.max())
     seen = (
         "In each localization a mask is learned for every weight; then the weights with the smallest masks are set to "
-        f"zero, ever more of them, and nothing else is changed. Vertical lines: {level} bootstrap intervals over facts "
-        f"(n = {int(data.pick(_masked(metrics), 'p_true', role='forget').n.max())} forgotten ones)."
+        "zero, ever more of them, as far as masks tell weights apart, and nothing else is changed. Vertical lines: "
+        f"{level} bootstrap intervals over facts (n = {facts} forgotten ones)."
     )
     return " ".join(found), seen

@@ -1,6 +1,7 @@
 """Setting single weights to zero.
 
 region    which weights a selection holds
+learned   how many weights' masks learning has moved
 smallest  of learned masks the weights with the smallest, as many as asked for
 masked    those weights zero, inside a block
 counts    how many of them belong to each component
@@ -29,10 +30,15 @@ def region(layout: Inventory, components: Iterable[Component]) -> dict[str, torc
     return found
 
 
+def learned(masks: Masks) -> int:
+    """How many masks are below 1: the weights that are told apart at all."""
+    return sum(int((mask < 1).sum()) for mask in masks.values())
+
+
 def smallest(masks: Masks, size: int) -> dict[str, torch.Tensor]:
     """Which weights have the `size` smallest masks, by tensor; ties in the order of the tensors' names.
 
-    Weights whose mask is 1 come last, and of them those outside the selection are never reached.
+    Weights whose mask is 1, among them all outside the selection, come last.
     """
     order = sorted(masks)
     flat = torch.cat([masks[name].flatten() for name in order])
