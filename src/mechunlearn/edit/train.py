@@ -19,6 +19,7 @@ from mechunlearn.errors import DivergenceError
 from mechunlearn.facts import Fact
 from mechunlearn.facts.text import Passage
 from mechunlearn.models.components import Slice
+from mechunlearn.models.frozen import frozen
 from mechunlearn.models.model import Model
 from mechunlearn.models.training import descend, draw, example, passages_ids
 from mechunlearn.registry import load as method
@@ -103,7 +104,8 @@ def trainable(model: Model, selection: Selection) -> Iterator[dict[str, torch.nn
         if not mask.all():
             handles.append(parameter.register_hook(lambda gradient, mask=mask: gradient * mask))
     try:
-        yield chosen
+        with frozen(model, min(component.layer for component in selection.components)):
+            yield chosen
     finally:
         for handle in handles:
             handle.remove()

@@ -2,9 +2,10 @@
 
 capture   keep what modules put out or take in: with capture(model, [(name, "output")]) as seen: ...
 patch     change what a module puts out (or takes in) by a function of it
+skip      let layers hand on what they are given
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -62,6 +63,22 @@ def patch(
         for name, change in (inputs or {}).items():
             hooks.callback(submodule(name).register_forward_pre_hook(on_input(change)).remove)
         yield
+
+
+@contextmanager
+def skip(model: Model, layers: Iterable[int]) -> Iterator[None]:
+    """Inside the block these layers hand on what they are given."""
+    modules = [model.network.get_submodule(model.layout.module(layer)) for layer in layers]
+    own = [module.__dict__.get("forward") for module in modules]
+    for module in modules:
+        module.forward = lambda stream, *_, **__: stream
+    try:
+        yield
+    finally:
+        for module, forward in zip(modules, own, strict=True):
+            del module.forward
+            if forward is not None:
+                module.forward = forward
 
 
 def _tensor(output: Any) -> torch.Tensor:

@@ -20,6 +20,14 @@ from mechunlearn.models.sources import Manifest
 ALWAYS_BOS = "gemma"
 
 
+@dataclass(frozen=True)
+class Frozen:
+    """The first layer that a training may change, and what entered it: token ids -> (tokens, d_model)."""
+
+    layer: int
+    kept: dict[tuple[int, ...], torch.Tensor] = field(default_factory=dict)
+
+
 @dataclass
 class Model:
     """A causal language model with its tokenizer, the layout of its components and where it came from."""
@@ -28,6 +36,7 @@ class Model:
     tokenizer: Any
     layout: Inventory
     manifest: Manifest
+    frozen: Frozen | None = None  # while an edit trains: see models/frozen.py
     _options: dict[str, int] = field(default_factory=dict)
 
     @property

@@ -11,8 +11,7 @@ joins at its own layer: one row goes in, and hooks let the others in on the way.
 of the forward altogether. The network itself is untouched, whatever its architecture.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, groupby
 from typing import Any
@@ -20,7 +19,7 @@ from typing import Any
 import torch
 from transformers import DynamicCache
 
-from mechunlearn.models.interventions import Part, capture, patch
+from mechunlearn.models.interventions import Part, capture, patch, skip
 from mechunlearn.models.model import Model
 from mechunlearn.models.scoring import KeysValues, cached, repeat
 
@@ -137,7 +136,7 @@ def layer_alone(
         return lambda _: value.expand(len(stream), -1, -1)
 
     fixed = {name: always(value) for name, value in outputs.items()}
-    with _skipping(model, others), capture(model, parts) as seen, patch(model, fixed, {own: always(stream)}):
+    with skip(model, others), capture(model, parts) as seen, patch(model, fixed, {own: always(stream)}):
         model.network.base_model(input_ids=run.tokens, past_key_values=cache)
     return seen
 
@@ -158,7 +157,7 @@ def _together(model: Model, run: Run, patches: Sequence[Patch], start: int) -> t
             changes = outputs if write.side == "output" else inputs
             changes.setdefault(write.module, []).append(_write(write, slice(number * rows, (number + 1) * rows), start))
     cache = _before(run, start, present[:layers])
-    with _skipping(model, range(patches[0].layer)), patch(model, _chain(outputs), _chain(inputs)):
+    with skip(model, range(patches[0].layer)), patch(model, _chain(outputs), _chain(inputs)):
         hidden = model.network.base_model(input_ids=run.tokens[:, start:], past_key_values=cache).last_hidden_state
     return hidden[:, -1].reshape(len(patches), rows, -1)
 
@@ -216,19 +215,3 @@ def _before(run: Run, start: int, counts: Sequence[int]) -> DynamicCache:
             for (keys, values), count in zip(run.cache, counts, strict=True)
         ]
     )
-
-
-@contextmanager
-def _skipping(model: Model, layers: Iterable[int]) -> Iterator[None]:
-    """Inside the block these layers hand on what they are given."""
-    modules = [model.network.get_submodule(model.layout.module(layer)) for layer in layers]
-    own = [module.__dict__.get("forward") for module in modules]
-    for module in modules:
-        module.forward = lambda stream, *_, **__: stream
-    try:
-        yield
-    finally:
-        for module, forward in zip(modules, own, strict=True):
-            del module.forward
-            if forward is not None:
-                module.forward = forward

@@ -23,6 +23,8 @@ from transformers import DynamicCache
 from mechunlearn.errors import FactError
 from mechunlearn.facts import Prompt
 from mechunlearn.facts.text import Passage
+from mechunlearn.models.cross_entropy import cross_entropy
+from mechunlearn.models.frozen import begin, streams
 from mechunlearn.models.model import Model
 
 BATCH_TOKENS = 4096
@@ -39,12 +41,14 @@ def last_hidden(
 
     soft   vectors that stand in every sequence between BOS and the rest, as `run_prefix` takes them.
     """
-    shared = common_prefix(sequences)
-    prefix = run_prefix(model, sequences[0][:shared], soft)
+    shared, rows = common_prefix(sequences), streams(model, sequences) if soft is None else []
+    with begin(model, [row[:shared] for row in rows[:1]]):
+        prefix = run_prefix(model, sequences[0][:shared], soft)
     inputs, lengths = pad([sequence[shared:] for sequence in sequences], model.device)
-    hidden = model.network.base_model(
-        input_ids=inputs, past_key_values=repeat(prefix, len(sequences))
-    ).last_hidden_state
+    with begin(model, [row[shared:] for row in rows]):
+        hidden = model.network.base_model(
+            input_ids=inputs, past_key_values=repeat(prefix, len(sequences))
+        ).last_hidden_state
     return at_last(hidden, lengths)
 
 
@@ -68,7 +72,9 @@ def run_prefix(model: Model, ids: Sequence[int], soft: torch.Tensor | None = Non
         begin, rest = embedded.tensor_split([len(model.begin())], dim=1)
         inputs = torch.cat([begin, soft[None].to(embedded), rest], dim=1)
         model.network.base_model(inputs_embeds=inputs, past_key_values=cache)
-    return [(layer.keys, layer.values) for layer in cache.layers]
+    # Skipped layers keep nothing; any keys tell the network how long the prefix is.
+    filled = [layer if layer.is_initialized else cache.layers[-1] for layer in cache.layers]
+    return [(layer.keys, layer.values) for layer in filled]
 
 
 def repeat(prefix: KeysValues, rows: int) -> DynamicCache:
@@ -214,10 +220,10 @@ def text_kl(model: Model, base: Sequence[torch.Tensor], hidden: Sequence[torch.T
 def text_losses(model: Model, sequences: Sequence[Sequence[int]]) -> torch.Tensor:
     """Mean cross-entropy a token of each sequence: (sequences,). Differentiable."""
     inputs, lengths = pad(sequences, model.device)
-    hidden = model.network.base_model(input_ids=inputs).last_hidden_state[:, :-1].to(inputs.device)
+    with begin(model, streams(model, sequences)):
+        hidden = model.network.base_model(input_ids=inputs, use_cache=False).last_hidden_state[:, :-1]
     real = torch.arange(inputs.shape[1] - 1, device=inputs.device)[None] < (lengths - 1)[:, None]
-    logits = unembed(model, hidden[real]).to(inputs.device)
-    losses = torch.nn.functional.cross_entropy(logits, inputs[:, 1:][real], reduction="none")
+    losses = cross_entropy(model, hidden.to(inputs.device)[real], inputs[:, 1:][real]).to(inputs.device)
     rows = real.nonzero()[:, 0]
     return torch.zeros(len(sequences), device=losses.device).index_add(0, rows, losses) / (lengths - 1)
 

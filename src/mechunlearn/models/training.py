@@ -15,8 +15,9 @@ import torch
 from mechunlearn.errors import DivergenceError
 from mechunlearn.facts import Fact
 from mechunlearn.facts.text import Passage
+from mechunlearn.models.cross_entropy import cross_entropy
 from mechunlearn.models.model import Model
-from mechunlearn.models.scoring import last_hidden, unembed
+from mechunlearn.models.scoring import last_hidden
 from mechunlearn.progress import track
 from mechunlearn.registry import load as method
 
@@ -29,9 +30,8 @@ def answer_losses(model: Model, examples: Sequence[Example], soft: torch.Tensor 
 
     soft   vectors that stand in every prompt between BOS and the rest, as `run_prefix` takes them.
     """
-    logits = unembed(model, last_hidden(model, [ids for ids, _ in examples], soft))
-    answers = torch.tensor([answer for _, answer in examples], device=logits.device)
-    return torch.nn.functional.cross_entropy(logits, answers, reduction="none")
+    hidden = last_hidden(model, [ids for ids, _ in examples], soft)
+    return cross_entropy(model, hidden, torch.tensor([answer for _, answer in examples]))
 
 
 def example(model: Model, fact: Fact, answer: str) -> Example:

@@ -1,0 +1,60 @@
+"""Layers that no training changes, run once for every sequence.
+
+frozen    inside this block the layers below one are constant
+streams   what enters the first layer above them, of each sequence
+begin     inside this block forwards begin at that layer
+
+An edit trains the same prompts again and again, often only in later layers. What enters the first trained layer is
+then the same every time: it is computed when a sequence first comes, kept, and put in its place afterwards.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch.nn.utils.rnn import pad_sequence
+
+from mechunlearn.models.interventions import capture, patch, skip
+from mechunlearn.models.model import Frozen, Model
+
+
+@contextmanager
+def frozen(model: Model, layer: int) -> Iterator[None]:
+    """Inside the block, losses in training run the layers below `layer` once a sequence.
+
+    They must be the same, and work in the same way (no dropout), throughout the block.
+    """
+    before, model.frozen = model.frozen, Frozen(layer) if layer else None
+    try:
+        yield
+    finally:
+        model.frozen = before
+
+
+@torch.no_grad()
+def streams(model: Model, sequences: Sequence[Sequence[int]]) -> list[torch.Tensor]:
+    """What enters the first layer that may change, of each sequence: (tokens, d_model) each; none where none is frozen."""
+    if model.frozen is None:
+        return []
+    layer, kept = model.frozen.layer, model.frozen.kept
+    if new := list(dict.fromkeys(key for ids in sequences if (key := tuple(ids)) not in kept)):
+        inputs = pad_sequence([torch.tensor(ids, device=model.device) for ids in new], batch_first=True)
+        entry = model.layout.module(layer), "input"
+        with skip(model, range(layer, model.layout.layers)), capture(model, [entry]) as seen:
+            model.network.base_model(input_ids=inputs, use_cache=False)
+        kept.update((ids, row[: len(ids)].clone()) for ids, row in zip(new, seen[entry], strict=True))
+    return [kept[tuple(ids)] for ids in sequences]
+
+
+@contextmanager
+def begin(model: Model, rows: Sequence[torch.Tensor]) -> Iterator[None]:
+    """Inside the block a forward begins at the first layer that may change, with these rows, padded on the right.
+
+    Lower layers hand on what they are given and fill no cache. Without rows nothing changes.
+    """
+    if model.frozen is None or not rows:
+        yield
+        return
+    layer, stream = model.frozen.layer, pad_sequence(list(rows), batch_first=True)
+    with skip(model, range(layer)), patch(model, inputs={model.layout.module(layer): lambda _: stream}):
+        yield
