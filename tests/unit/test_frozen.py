@@ -8,6 +8,7 @@ import torch
 from mechunlearn.artifacts import Component, Selection
 from mechunlearn.edit.train import trainable
 from mechunlearn.models import cross_entropy as module
+from mechunlearn.models.attention import grouped
 from mechunlearn.models.cross_entropy import cross_entropy
 from mechunlearn.models.interventions import capture
 from mechunlearn.models.scoring import text_losses
@@ -36,7 +37,8 @@ def slowly(model, examples, texts):
 
 
 def quickly(model, examples, texts):
-    return answer_losses(model, examples), text_losses(model, texts)
+    with grouped(model):
+        return answer_losses(model, examples), text_losses(model, texts)
 
 
 def gradients(parameters, losses):
@@ -59,6 +61,17 @@ def test_losses_and_gradients_are_those_of_the_whole_network(fresh, family, comp
             with torch.no_grad():
                 for parameter in moving:
                     parameter += 0.1 * torch.randn_like(parameter)
+
+
+def test_attention_by_plain_products_ends_with_its_block(fresh, family):
+    model = fresh(family)
+    usual, ids = model.network.config._attn_implementation, torch.tensor([[2, 300, 301]])
+    before = model.network(input_ids=ids).logits
+    with grouped(model):
+        assert model.network.config._attn_implementation == ("eager" if family == "gemma2" else "grouped")
+        torch.testing.assert_close(model.network(input_ids=ids).logits, before, rtol=1e-4, atol=1e-4)
+    assert model.network.config._attn_implementation == usual
+    assert torch.equal(model.network(input_ids=ids).logits, before)
 
 
 def test_a_sequence_met_in_other_company_keeps_its_loss(fresh, family):
@@ -121,8 +134,7 @@ def test_cross_entropy_is_that_of_all_logits(tiny, family, scale, part, monkeypa
     found, right = (hidden.clone().requires_grad_() for _ in range(2))
     losses, expected = cross_entropy(model, found, targets), naive(model, right, targets)
     torch.testing.assert_close(losses, expected, rtol=1e-5, atol=1e-5)
-    for each, of in ((losses, found), (expected, right)):
-        (each * weights).sum().backward()
+    ((losses + expected) * weights).sum().backward()
     torch.testing.assert_close(found.grad, right.grad, rtol=1e-4, atol=1e-5 * right.grad.abs().max().item())
 
 

@@ -18,6 +18,7 @@ from mechunlearn.edit.objectives import Batch
 from mechunlearn.errors import DivergenceError
 from mechunlearn.facts import Fact
 from mechunlearn.facts.text import Passage
+from mechunlearn.models.attention import grouped
 from mechunlearn.models.components import Slice
 from mechunlearn.models.frozen import frozen
 from mechunlearn.models.model import Model
@@ -73,7 +74,7 @@ def edit(
                 what=f"editing {selection.localization}, seed {seed}",
             )
         ]
-        with torch.no_grad(), model.autocast():
+        with torch.no_grad(), model.autocast(), grouped(model):
             final = {name: term.item() for name, term in loss_of(model, first, settings).items()}
         history.append({"step": settings.steps, "loss": sum(final.values()), **final})
     _check(history, settings)

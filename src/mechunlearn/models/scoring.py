@@ -34,9 +34,7 @@ CACHED_ROWS = 8
 KeysValues = list[tuple[torch.Tensor, torch.Tensor]]
 
 
-def last_hidden(
-    model: Model, sequences: Sequence[Sequence[int]], soft: torch.Tensor | None = None
-) -> torch.Tensor:
+def last_hidden(model: Model, sequences: Sequence[Sequence[int]], soft: torch.Tensor | None = None) -> torch.Tensor:
     """The final (normed) hidden state at the last token of each sequence: (sequences, d_model). Differentiable.
 
     soft   vectors that stand in every sequence between BOS and the rest, as `run_prefix` takes them.

@@ -15,6 +15,7 @@ import torch
 from mechunlearn.errors import DivergenceError
 from mechunlearn.facts import Fact
 from mechunlearn.facts.text import Passage
+from mechunlearn.models.attention import grouped
 from mechunlearn.models.cross_entropy import cross_entropy
 from mechunlearn.models.model import Model
 from mechunlearn.models.scoring import last_hidden
@@ -76,10 +77,10 @@ def descend(
     in float32. Raises DivergenceError at a loss or gradient that is not finite.
     """
     parameters = list(parameters)
-    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.0, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
     for step in track(range(1, steps + 1), what):
-        with model.autocast():
+        with model.autocast(), grouped(model):
             losses = terms()
         loss = torch.stack(list(losses.values())).sum()
         if not math.isfinite(loss.item()):
