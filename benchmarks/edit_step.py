@@ -119,9 +119,7 @@ def main() -> None:
             ]
             for name in LAYERS
         ],
-        [
-            f"{2 * FACTS} facts and {TEXTS} sentences a step, median of {rounds} steps; the largest differences are shown"
-        ],
+        [f"{2 * FACTS} facts and {TEXTS} sentences a step, median of {rounds} steps; largest differences"],
         ratio=half["mlps 3-6"]["ratio"],
         max_abs_difference=max(each["losses"] for each in half.values()),
         max_abs_difference_float32=max(each["losses"] for each in single.values()),
