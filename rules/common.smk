@@ -36,7 +36,7 @@ wildcard_constraints:
     model="|".join(STUDY.models),
     task="|".join(STUDY.tasks),
     localization="|".join(map(re.escape, dict.fromkeys([*layout.selections(STUDY), *registry.localizations()]))),
-    objective="|".join(registry.methods("objective")),
+    objective="|".join(registry.edits()),
     localizer="|".join(registry.methods("localizer")),
     attack="|".join(registry.methods("attack")),
     figure="|".join(registry.methods("figure")),
@@ -52,7 +52,7 @@ def localizer_sources(wildcards):
 
 
 def edit_sources(wildcards):
-    objective = registry.methods("objective")[wildcards.objective]
+    objective = registry.edits()[wildcards.objective]
     return sources("mechunlearn.edit.train", "mechunlearn.models.delta", objective, *ASKS)
 
 
@@ -164,7 +164,9 @@ def selection_settings(wildcards):
 
 
 def edit_settings(wildcards):
-    return STUDY.edit.for_localization(wildcards.localization).model_dump_json()
+    """An edit's settings for one localization, without the blocks of other objectives."""
+    settings = STUDY.edit.for_localization(wildcards.localization)
+    return settings.model_dump_json(exclude=settings.others(wildcards.objective))
 
 
 def mask_settings(wildcards):

@@ -221,7 +221,11 @@ def edit(
     chosen, rules = artifacts.read_selection(selection), settings_of(config.EditSettings, settings)
     training, _ = passages.split(passages.read(text), held_out)
     known = artifacts.read_facts(facts, *EDITED)
-    about = {"localization": chosen.localization, "objective": objective, "settings": rules.model_dump()}
+    about = {
+        "localization": chosen.localization,
+        "objective": objective,
+        "settings": rules.model_dump(exclude=rules.others(objective)),
+    }
     for number in seed:
         base = _load(model)
         names, history = edit(base, known, training, chosen, objective, rules, number)

@@ -1,10 +1,11 @@
 """Methods by name, without importing them.
 
 A method is a function under one decorator: `@localizer("causal-tracing")`, `@objective("inject")`,
-`@attack("relearn")`, `@elicitation("completion")`. The names are read from the source files, so that the
-workflow can check a configuration and find each method's own source file without importing torch.
+`@closed_form("rome")`, `@attack("relearn")`, `@elicitation("completion")`. The names are read from the source files, so
+that the workflow can check a configuration and find each method's own source file without importing torch.
 
 methods         name -> module, for one kind
+edits           the same for objectives and closed forms together
 localizations   every localization there is, but for further draws and those given by hand
 baseline        the baseline that a name means, `random-2` being another draw of `random`
 scorer          the localizer whose scores a localization selects by
@@ -32,6 +33,7 @@ PACKAGE = Path(__file__).parent
 ROOMS = {
     "localizer": "localize",
     "objective": "edit",
+    "closed_form": "edit",
     "attack": "attack",
     "elicitation": "facts",
     "figure": "figures",
@@ -64,6 +66,11 @@ def objective(name: str) -> Callable[[Function], Function]:
     return _register("objective", name)
 
 
+def closed_form(name: str) -> Callable[[Function], Function]:
+    """Register a function that edits a model by writing weights instead of by descending a loss."""
+    return _register("closed_form", name)
+
+
 def attack(name: str) -> Callable[[Function], Function]:
     """Register a function that attacks an edited model and returns measurement rows."""
     return _register("attack", name)
@@ -77,6 +84,11 @@ def elicitation(name: str) -> Callable[[Function], Function]:
 def figure(name: str) -> Callable[[Function], Function]:
     """Register a function that draws one figure of a model and task."""
     return _register("figure", name)
+
+
+def edits() -> dict[str, str]:
+    """Name -> module of all that a study's `objectives` may name: losses and closed forms."""
+    return methods("objective") | methods("closed_form")
 
 
 @cache

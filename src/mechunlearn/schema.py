@@ -41,8 +41,8 @@ def _generated() -> dict[Path, str]:
 def _schema() -> dict[str, Any]:
     """The study's JSON schema, with the known method names as enumerations so that editors complete them."""
     schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Study.model_json_schema()}
-    for kind in ("objective", "attack"):
-        schema["properties"][f"{kind}s"]["items"]["enum"] = sorted(registry.methods(kind))
+    schema["properties"]["objectives"]["items"]["enum"] = sorted(registry.edits())
+    schema["properties"]["attacks"]["items"]["enum"] = sorted(registry.methods("attack"))
     own = {"type": "string", "pattern": NAME}  # further draws, and what `localize.layers` names
     schema["properties"]["localizations"]["items"] = {"anyOf": [{"enum": registry.localizations()}, own]}
     elicitations = schema["$defs"]["EvaluateSettings"]["properties"]["elicitations"]

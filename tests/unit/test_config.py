@@ -109,7 +109,7 @@ def test_a_mistake_is_a_sentence_with_key_value_and_what_is_allowed(key, value, 
 
 NAMES = [
     ("localizations", ["fact-lokup"], "fact-lookup", registry.localizations()),
-    ("objectives", ["injct"], "inject", registry.methods("objective")),
+    ("objectives", ["injct"], "inject", registry.edits()),
     ("attacks", ["relern"], "relearn", registry.methods("attack")),
     ("evaluate.elicitations", ["completion", "questoin"], "question", registry.methods("elicitation")),
     ("prompt_search.elicitations", ["completion", "questoin"], "question", registry.methods("elicitation")),

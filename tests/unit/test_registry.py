@@ -19,7 +19,7 @@ TORCH_FREE = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", ["localizer", "objective", "attack", "elicitation"])
+@pytest.mark.parametrize("kind", ["localizer", "objective", "closed_form", "attack", "elicitation"])
 def test_methods_are_exactly_the_decorated_functions(kind):
     expected = {}
     for path in PACKAGE.rglob("*.py"):
@@ -29,6 +29,11 @@ def test_methods_are_exactly_the_decorated_functions(kind):
     assert registry.methods(kind) == expected
     for name, module in expected.items():
         assert registry.load(kind, name).__module__ == module
+
+
+def test_a_study_names_objectives_and_closed_forms_alike():
+    assert registry.edits() == registry.methods("objective") | registry.methods("closed_form")
+    assert {"inject", "rome", "memit"} <= set(registry.edits())
 
 
 def test_every_localization_has_a_localizer_or_is_a_baseline():

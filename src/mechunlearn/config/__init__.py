@@ -18,7 +18,7 @@ from mechunlearn.config.attack import (
     RetrainSettings,
     SoftPromptSettings,
 )
-from mechunlearn.config.edit import EditSettings
+from mechunlearn.config.edit import ClosedFormSettings, EditSettings, MemitSettings, RomeSettings
 from mechunlearn.config.evaluate import EvaluateSettings, ReportSettings
 from mechunlearn.config.localize import (
     AttributionSettings,
@@ -42,6 +42,7 @@ __all__ = [
     "NAME",
     "AskingSettings",
     "AttributionSettings",
+    "ClosedFormSettings",
     "ConfigError",
     "EditSettings",
     "EvaluateSettings",
@@ -50,6 +51,7 @@ __all__ = [
     "HandSettings",
     "LocalizeSettings",
     "MaskingSettings",
+    "MemitSettings",
     "ModelSettings",
     "PathSettings",
     "PlantSettings",
@@ -60,6 +62,7 @@ __all__ = [
     "RelearnSettings",
     "ReportSettings",
     "RetrainSettings",
+    "RomeSettings",
     "ScreenSettings",
     "Settings",
     "SoftPromptSettings",

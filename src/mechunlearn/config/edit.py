@@ -7,6 +7,44 @@ from pydantic import Field
 from mechunlearn.config.settings import Settings
 
 
+class ClosedFormSettings(Settings):
+    """What the closed forms share: keys over several contexts, and the optimisation of values."""
+
+    prefixes: int = Field(
+        default=5, ge=0, description="Texts before the prompt, over which keys are averaged (ROME: 20, MEMIT: 5)."
+    )
+    prefix_words: int = Field(default=10, ge=1, description="Their length in words (papers: 5 to 10 tokens).")
+    steps: int = Field(default=25, ge=0, description="Steps of Adam for the values.")
+    learning_rate: float = Field(
+        default=0.1,
+        gt=0,
+        description="Rate of Adam for the values, in units of their root mean square (papers: 0.5, in no units).",
+    )
+    kl_weight: float = Field(
+        default=0.0625, ge=0, description="Weight of the KL divergence on what else is said of a subject."
+    )
+    decay: float = Field(default=0.5, ge=0, description="Weight of the change's norm over the value's squared norm.")
+    clamp: float = Field(default=4.0, gt=0, description="Largest norm of a change, in units of the value's norm.")
+    ridge: float = Field(
+        default=0.1, ge=0, description="Added to the diagonal of the keys' covariance, in units of its median."
+    )
+
+
+class RomeSettings(ClosedFormSettings):
+    """ROME (Meng et al. 2022): the selection's middle MLP, one fact after another."""
+
+    steps: int = Field(default=20, ge=0, description="Steps of Adam for the values.")
+
+
+class MemitSettings(ClosedFormSettings):
+    """MEMIT (Meng et al. 2023): all of the selection's MLPs, all facts at once."""
+
+    clamp: float = Field(default=0.75, gt=0, description="Largest norm of a change, in units of the value's norm.")
+    covariance_weight: float = Field(
+        default=0.92, ge=0, description="Weight of the covariance a neuron of the MLP (paper: 15000 for 16384 neurons)."
+    )
+
+
 class EditSettings(Settings):
     """Training of an edit: L = inject_weight * inject + retain_weight * retain + text_weight * text (section 2.3)."""
 
@@ -22,6 +60,13 @@ class EditSettings(Settings):
     retain_weight: float = Field(default=1.0, ge=0, description="Weight of the loss on the facts to keep (lambda 2).")
     text_weight: float = Field(default=1.0, ge=0, description="Weight of the loss on general text (lambda 3).")
     clip: float = Field(default=1.0, gt=0, description="Largest gradient norm.")
+
+    rome: RomeSettings = RomeSettings()
+    memit: MemitSettings = MemitSettings()
+
+    def others(self, objective: str) -> set[str]:
+        """The blocks of other objectives, which a cell neither needs nor shall be run again for."""
+        return {name for name, value in self if isinstance(value, Settings) and name != objective}
 
     def for_localization(self, localization: str) -> "EditSettings":
         """The settings of one cell: its own learning rate, and no other cell's."""

@@ -94,7 +94,7 @@ class Study(Settings):
         own = list(dict.fromkeys([*registry.localizations(), *draws, *self.localize.layers]))
         for key, values, known in [
             ("localizations", self.localizations, own),
-            ("objectives", self.objectives, sorted(registry.methods("objective"))),
+            ("objectives", self.objectives, sorted(registry.edits())),
             ("attacks", self.attacks, sorted(registry.methods("attack"))),
             ("evaluate.elicitations", self.evaluate.elicitations, sorted(registry.methods("elicitation"))),
             ("prompt_search.elicitations", self.prompt_search.elicitations, sorted(registry.methods("elicitation"))),

@@ -16,7 +16,7 @@ from mechunlearn.artifacts import Selection
 from mechunlearn.config import EditSettings
 from mechunlearn.edit.objectives import Batch
 from mechunlearn.errors import DivergenceError
-from mechunlearn.facts import Fact
+from mechunlearn.facts import Fact, trained
 from mechunlearn.facts.text import Passage
 from mechunlearn.models.attention import grouped
 from mechunlearn.models.components import Slice
@@ -24,6 +24,7 @@ from mechunlearn.models.frozen import frozen
 from mechunlearn.models.model import Model
 from mechunlearn.models.training import descend, draw, example, passages_ids
 from mechunlearn.registry import load as method
+from mechunlearn.registry import methods
 
 log = logging.getLogger(__name__)
 
@@ -37,16 +38,22 @@ def edit(
     settings: EditSettings,
     seed: int,
 ) -> tuple[list[str], list[dict[str, float]]]:
-    """Train the selected components in place; returns their tensor names and the losses after 0, 1, 2 ... steps.
+    """Train the selected components in place, or write them in closed form.
+
+    Returns the names of the changed tensors and the losses after 0, 1, 2 ... steps.
 
     The last row of the history is the first batch again, so that first and last can be compared.
 
     The trained weights are kept in float32 and go back to the model's own format afterwards. Raises DivergenceError
     where the loss stops being finite or ends above where it started.
     """
+    if objective in methods("closed_form"):
+        written: tuple[list[str], list[dict[str, float]]] = method("closed_form", objective)(
+            model, facts, passages, selection, settings, seed
+        )
+        return written
     loss_of, rng = method("objective", objective), random.Random(f"edit-{seed}")
-    own = [fact for fact in facts if fact.role == "forget-train"] or [fact for fact in facts if fact.role == "forget"]
-    forget = draw([example(model, fact, fact.new_answer) for fact in own], rng)
+    forget = draw([example(model, fact, fact.new_answer) for fact in trained(facts)], rng)
     retain = draw([example(model, fact, fact.answer) for fact in facts if fact.role == "maintain-train"], rng)
     texts = draw(passages_ids(model, passages, settings.text_tokens), rng)
 

@@ -4,6 +4,7 @@ Fact        subject, relation, answer, training prompt, options, new answer, rol
 Prompt      one way of asking for a fact: the text, where its subject stands, the answers to choose from
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -57,6 +58,12 @@ class Prompt:
     true: int
     new: int | None
     order: int = 0
+
+
+def trained(facts: Iterable[Fact]) -> list[Fact]:
+    """The facts that an edit is made for: those of role forget-train where there are some, else all to forget."""
+    every = list(facts)
+    return [fact for fact in every if fact.role == "forget-train"] or [fact for fact in every if fact.role == "forget"]
 
 
 def read_text(path: str | Path) -> str:
