@@ -27,7 +27,7 @@ def memit(
     """Write the new answers into all selected MLPs, from the lowest layer to the highest.
 
     Meng et al. 2023, section 4: the state behind the last of these layers is optimised for each fact, and every layer
-    adds an equal share of what is then still missing from it (equations 19 and 20, algorithm 1).
+    adds an equal share of what is then still missing from it (algorithm 1).
 
     Where a norm stands between an MLP and the residual stream (Gemma 2 and 3, OLMo 2), what an MLP adds is limited in
     size, and no share of a state can be asked of it. There the values of all layers are optimised jointly,
