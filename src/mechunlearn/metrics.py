@@ -60,9 +60,10 @@ def metrics(tables: Mapping[Cell, pd.DataFrame], evaluate: EvaluateSettings, rep
     rows: list[dict[str, object]] = []
     facts = {cell: per_fact(table) for cell, table in tables.items()}
     seeds = {cell: table.seed.nunique() for cell, table in tables.items()}
+    passing = {(cell.model, cell.task): gates(table) for cell, table in tables.items() if cell.localization == BASE}
     for cell, table in facts.items():
         base = facts[Cell(cell.model, cell.task, BASE, "")]
-        gate = gates(tables[Cell(cell.model, cell.task, BASE, "")])
+        gate = passing[cell.model, cell.task]
         references: list[tuple[str, pd.DataFrame | None]] = [("", None)]
         if cell.localization != BASE and not cell.attack:
             references.append((BASE, base.assign(stage="edited")))
@@ -78,14 +79,17 @@ def metrics(tables: Mapping[Cell, pd.DataFrame], evaluate: EvaluateSettings, rep
                     {**place, "objective": cell.objective, **row, "against": against, "seeds": seeds[cell]}
                     | {"gate": gate.get(str(row["elicitation"]), np.nan), "counts": passed >= evaluate.gate}
                 )
-    rows += _worst_rows(tables, facts, evaluate, report)
+    unusable = {
+        place: [name for name, share in gate.items() if share < evaluate.gate] for place, gate in passing.items()
+    }
+    rows += _worst_rows(facts, seeds, unusable, report)
     return pd.DataFrame(rows, columns=COLUMNS).sort_values(COLUMNS[:9], ignore_index=True)
 
 
 def _worst_rows(
-    tables: Mapping[Cell, pd.DataFrame],
     facts: Mapping[Cell, pd.DataFrame],
-    evaluate: EvaluateSettings,
+    seeds: Mapping[Cell, int],
+    unusable: Mapping[tuple[str, str], Sequence[str]],
     report: ReportSettings,
 ) -> list[dict[str, object]]:
     """The worst case of the base model and of every edit, and its paired differences from the references."""
@@ -93,9 +97,7 @@ def _worst_rows(
     for cell, table in facts.items():
         if cell.localization != BASE and not cell.objective:
             continue  # masked weights are no edit
-        gate = gates(tables[Cell(cell.model, cell.task, BASE, "")])
-        unusable = [name for name, share in gate.items() if share < evaluate.gate]
-        parts.setdefault(replace(cell, attack=""), []).append(_ways(table, unusable))
+        parts.setdefault(replace(cell, attack=""), []).append(_ways(table, unusable[cell.model, cell.task]))
     cases = {cell: pd.concat(ways, axis=1).dropna() for cell, ways in parts.items()}
     rows: list[dict[str, object]] = []
     for cell, ways in cases.items():
@@ -114,7 +116,7 @@ def _worst_rows(
                 {"model": cell.model, "task": cell.task, "localization": cell.localization}
                 | {"objective": cell.objective, "stage": WORST, "elicitation": str(shared.mean().idxmax())}
                 | {"role": "forget", "metric": "p_true", "against": against, "value": value, "low": low, "high": high}
-                | {"n": len(shared), "seeds": tables[cell].seed.nunique(), "gate": np.nan, "counts": True}
+                | {"n": len(shared), "seeds": seeds[cell], "gate": np.nan, "counts": True}
             )
     return rows
 
@@ -143,6 +145,11 @@ def full_strength(stages: Iterable[str]) -> list[str]:
     return [stage for _, stage in last.values()]
 
 
+def last(stages: Iterable[str], attack: str) -> str:
+    """Of an attack's stages the last: of `relearned` the stage `relearned@20`; just `relearned` where there is none."""
+    return next((stage for stage in full_strength(stages) if stage.partition("@")[0] == attack), attack)
+
+
 def _rows(table: pd.DataFrame, reference: pd.DataFrame | None, report: ReportSettings) -> Sequence[dict[str, object]]:
     if reference is not None:
         table = table.merge(reference, on=[*GROUP, "fact"], suffixes=("", " reference"))
@@ -166,14 +173,12 @@ def headline(table: pd.DataFrame) -> dict[str, object]:
     the unseen half after the last relearning step.
     """
     plain = table[table.against.fillna("") == ""]
-    relearned = [stage for stage in plain.stage.unique() if stage.startswith("relearned@")]
-    last = max(relearned, key=lambda stage: int(stage.split("@")[1]), default="")
     wanted = {
         "forget_p_new": ("edited", "completion", "forget", "p_new"),
         "forget_p_true": ("edited", "completion", "forget", "p_true"),
         "maintain_p_true": ("edited", "completion", "maintain-test", "p_true"),
         "choice_p_new": ("edited", "choice-text", "forget", "p_new"),
-        "relearned_p_true": (last, "completion", "forget", "p_true"),
+        "relearned_p_true": (last(plain.stage.unique(), "relearned"), "completion", "forget", "p_true"),
         "text_nll": ("edited", "text", "text", "nll"),
         "worst_p_true": (WORST, "", "forget", "p_true"),
     }
