@@ -26,8 +26,9 @@ from pathlib import Path
 import yaml
 from IPython.display import HTML, display
 
-from mechunlearn import artifacts, registry, report, timing
+from mechunlearn import artifacts, published, registry, report, timing
 from mechunlearn import study as layout
+from mechunlearn.claims import OBJECTIVE
 from mechunlearn.config import validate_study
 from mechunlearn.figures import agreement, data, html, mechanisms, planted, tables, words
 
@@ -107,18 +108,19 @@ show(
 # %%
 RULE = """<p>Each claim of the paper is a test with a rule fixed beforehand: it is reproduced where the whole interval
 lies on the claim's side. A claim that does not hold is a result about this model, not an error.</p>"""
+NO_CLAIM = "<p>The paper's claims are about edits that put a new answer in; this objective does something else.</p>"
 told = False
 for model, task in cells:
     for objective in study.objectives:
         found = [c for c in claims if (c["model"], c["task"], c["objective"]) == (model, task, objective)]
         show(
             heading(model, task, several(objective)),
-            f'<p class="lead">{html.safe(tables.summary(found))}</p>',
+            f'<p class="lead">{html.safe(tables.summary(found))}</p>' if found else NO_CLAIM,
             f"<p>{html.safe(tables.answer(part(model, task), objective))}</p>",
-            "" if told else RULE,
-            tables.claims(found),
+            "" if told or not found else RULE,
+            tables.claims(found) if found else "",
         )
-        told = True
+        told = told or bool(found)
 if ranks is not None:
     show(f'<p class="{"" if edits else "lead"}">{html.safe(planted.answer(ranks))}</p>')
 if not edits:
@@ -258,8 +260,12 @@ with the lowest and highest of these six where they are known. Its multiple choi
     )
 for model, task in cells:
     for objective in study.objectives:
-        found = tables.published(part(model, task), objective, Path("report/published"), study.tasks[task].facts)
-        show(heading(model, task, several(objective)), found or "<p>The paper has no numbers for this task.</p>")
+        kind = published.kind(study.tasks[task]) if objective == OBJECTIVE else ""
+        found = tables.published(part(model, task), objective, Path("report/published"), kind)
+        show(
+            heading(model, task, several(objective)),
+            found or "<p>The paper has no numbers for such a task and objective.</p>",
+        )
 
 # %% [markdown]
 # ## Limits

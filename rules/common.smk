@@ -1,10 +1,11 @@
 # What the rules share: the checked study, the sources a rule depends on, the settings a rule passes on.
+import json
 import os
 import re
 
 from snakemake.exceptions import WorkflowError
 
-from mechunlearn import registry, study as layout
+from mechunlearn import published, registry, study as layout
 from mechunlearn.config import validate_study
 from mechunlearn.errors import UserError
 from mechunlearn.facts import rows
@@ -188,6 +189,10 @@ def benchmark_sources():
     own = STUDY.evaluate.benchmark_tasks
     files = [os.path.join(folder, name) for folder, _, names in os.walk(own) for name in names] if own else []
     return [*sources("mechunlearn.evaluate.benchmarks"), *(each for each in sorted(files) if "__pycache__" not in each)]
+
+
+def tasks_of_the_paper(wildcards):
+    return json.dumps({name: published.kind(task) for name, task in STUDY.tasks.items()})
 
 
 def gate_settings(wildcards):

@@ -4,6 +4,7 @@
 rule claims:
     input:
         metrics=rules.metrics.output.table,
+        published="report/published/mechanistic_unlearning_means.csv",
         code=sources("mechunlearn.claims"),
     output:
         f"results/{STUDY.study}/claims.json",
@@ -14,9 +15,16 @@ rule claims:
     conda:
         "../envs/base.yaml"
     threads: 1
+    params:
+        tasks=tasks_of_the_paper,
     shell:
         """
-        mechunlearn claims {input.metrics:q} --out {output:q} >{log:q} 2>&1
+        mechunlearn claims \
+            {input.metrics:q} \
+            --published report/published \
+            --tasks {params.tasks:q} \
+            --out {output:q} \
+            >{log:q} 2>&1
         """
 
 

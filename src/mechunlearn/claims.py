@@ -1,19 +1,24 @@
 """The papers' claims as checks. Torch-free.
 
-CLAIMS   each claim: where the paper makes it, what it says in our words, the published value, what we measure
-check    a study's metrics -> every claim with our value, its interval and a verdict
+CLAIMS   each claim: where the paper makes it, what it says in our words, which of its numbers and ours it is about
+check    a study's metrics -> every claim with the paper's value and ours, its interval and a verdict
 
 Verdicts: `reproduced` where the interval of the statistic lies wholly on the claim's side of its bound, `not
 reproduced` where it does not, `not measurable here` where this study lacks what the claim speaks of or the model
 cannot use the format. A claim that fails is a result.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
+from mechunlearn import published
+from mechunlearn.metrics import last
+
 PAPER = "Mechanistic Unlearning"
+OBJECTIVE = "inject"  # the claims are about edits that put a new answer in
 TRACING = ("causal-tracing", "causal-tracing-mlps")
 ATTRIBUTION = ("attribution-patching", "attribution-patching-mlps")
 RIVALS = (*TRACING, *ATTRIBUTION, "random", "random-mlps", "all-mlps", "nonlocalized")
@@ -24,151 +29,171 @@ EVERY = ("fact-lookup", *RIVALS)
 class Claim:
     """A claim holds where the whole interval of its statistic lies above `bound`, or below it.
 
-    among   the localizations it speaks of; the one whose interval reaches furthest to the other side decides
-    where   which row of the metrics is the statistic; stage `relearned` is the last relearning step
+    figures   the paper's figures that show it, one for each of `published.KINDS`
+    theirs    the paper's metric, and how a reader should take it; `missing` is said where there is no number of it
+    among     the localizations it speaks of; the one whose interval reaches furthest to the other side decides
+    where     which row of the metrics is the statistic; stage `relearned` is the last relearning step
     """
 
     id: str
     section: str
+    figures: tuple[str, str, str, str]
     sentence: str
     statistic: str
-    published: str
+    theirs: tuple[str, str]
     among: tuple[str, ...]
     where: dict[str, str]
     bound: float = 0.0
     above: bool = True
+    missing: str = "not in the paper"
+
+
+def _edited(elicitation: str, role: str, metric: str, against: str = "") -> dict[str, str]:
+    return {"stage": "edited", "elicitation": elicitation, "role": role, "metric": metric, "against": against}
 
 
 CLAIMS = [
     Claim(
         "standard-prompting",
-        "3.1.1, Fig. 28",
+        "3.1.1",
+        ("28", "29", "30", "31"),
         "Asked in the training format, every localization looks edited.",
         "smallest probability of the new answer after any edit, training prompt; holds above 0.75",
-        ".75 to .99 (athletes, edit accuracy, chatbot prompt)",
+        ("edit_accuracy", "edit accuracy; of athletes through a chatbot prompt"),
         EVERY,
-        {"stage": "edited", "elicitation": "completion", "role": "forget", "metric": "p_new", "against": ""},
+        _edited("completion", "forget", "p_new"),
         bound=0.75,
     ),
     Claim(
         "maintain",
-        "3.1.1, Fig. 28",
+        "3.1.1",
+        ("28", "29", "30", "31"),
         "An edit at the lookup layers leaves other facts alone.",
         "probability of the true answer of held-out facts after the fact-lookup edit; holds above 0.9",
-        ".992 (athletes)",
+        ("maintain_accuracy", "maintain accuracy"),
         ("fact-lookup",),
-        {"stage": "edited", "elicitation": "completion", "role": "maintain-test", "metric": "p_true", "against": ""},
+        _edited("completion", "maintain-test", "p_true"),
         bound=0.9,
     ),
     Claim(
         "choice-transfer",
-        "3.1.1, Fig. 3a",
+        "3.1.1",
+        ("3a", "3b", "5a", "5b"),
         "Only an edit at the lookup layers carries over to multiple choice.",
         "probability of the new answer, multiple choice in words: the best rival minus fact lookup; holds below 0",
-        "-.23 (athletes: .632, random MLPs, against .862; by letter)",
+        ("mcq_edit_accuracy", "by letter"),
         RIVALS,
-        {
-            "stage": "edited",
-            "elicitation": "choice-text",
-            "role": "forget",
-            "metric": "p_new",
-            "against": "fact-lookup",
-        },
+        _edited("choice-text", "forget", "p_new", "fact-lookup"),
         above=False,
     ),
     Claim(
         "choice-transfer-letters",
-        "3.1.1, Fig. 3a",
+        "3.1.1",
+        ("3a", "3b", "5a", "5b"),
         "The same in the paper's own format, where options are answered by letter.",
         "probability of the new answer, multiple choice by letter: the best rival minus fact lookup; holds below 0",
-        "-.23 (athletes: .632, random MLPs, against .862)",
+        ("mcq_edit_accuracy", "by letter"),
         RIVALS,
-        {
-            "stage": "edited",
-            "elicitation": "choice-letter",
-            "role": "forget",
-            "metric": "p_new",
-            "against": "fact-lookup",
-        },
+        _edited("choice-letter", "forget", "p_new", "fact-lookup"),
         above=False,
     ),
     Claim(
         "tracing-against-everywhere",
-        "3.1.1, Fig. 3a",
+        "3.1.1",
+        ("3a", "3b", "5a", "5b"),
         "Editing where causal tracing points is less robust than editing everywhere.",
         "probability of the new answer, multiple choice in words: the better causal tracing minus nonlocalized; "
         "holds below 0",
-        "+.04 (athletes: .371 against .327: the paper's own numbers disagree)",
+        ("mcq_edit_accuracy", "by letter"),
         TRACING,
-        {
-            "stage": "edited",
-            "elicitation": "choice-text",
-            "role": "forget",
-            "metric": "p_new",
-            "against": "nonlocalized",
-        },
+        _edited("choice-text", "forget", "p_new", "nonlocalized"),
         above=False,
     ),
     Claim(
         "relearning",
-        "3.2, Fig. 6",
+        "3.2",
+        ("6", "37", "38", "39"),
         "Relearning some facts brings back least of the others where the edit was at the lookup layers.",
         "probability of the true answer of the unseen half after relearning: the smallest rival minus fact lookup; "
         "holds above 0",
-        "+.07 (athletes: .264, random MLPs, against .199)",
+        ("forget_accuracy_relearned_20", "true answer after 20 steps"),
         RIVALS,
-        {
-            "stage": "relearned",
-            "elicitation": "completion",
-            "role": "forget",
-            "metric": "p_true",
-            "against": "fact-lookup",
-        },
+        {**_edited("completion", "forget", "p_true", "fact-lookup"), "stage": "relearned"},
+        missing="no valid number: the released runs on CounterFact relearned the new answers",
     ),
     Claim(
         "no-side-effects",
-        "3.1.1, Fig. 2a",
+        "3.1.1",
+        ("2a", "2b", "4a", "4b"),
         "Editing does no harm to general ability.",
         "largest rise of cross-entropy on held-out text after any edit, nats a token; holds below 0.05. A weak test: "
         "the edit also trains on text of this kind, so a fall is to be expected",
-        "MMLU within .015 of each other",
+        ("mmlu", "MMLU after the edits"),
         EVERY,
-        {"stage": "edited", "elicitation": "text", "role": "text", "metric": "nll", "against": "base"},
+        _edited("text", "text", "nll", "base"),
         bound=0.05,
         above=False,
+        missing="MMLU, drawn without numbers",
     ),
 ]
 
 
-def check(metrics: pd.DataFrame) -> list[dict[str, Any]]:
-    """Every claim, for every model, task and objective of the metrics, with its verdict."""
-    edits = metrics[metrics.localization != "base"]
+def check(metrics: pd.DataFrame, tasks: Mapping[str, str], means: pd.DataFrame) -> list[dict[str, Any]]:
+    """Every claim, for every model and task that was edited as the paper did, with its verdict.
+
+    tasks   what the paper calls each task of the metrics (see published.kind)
+    means   the paper's numbers (published.means)
+    """
+    edits = metrics[metrics.objective == OBJECTIVE]
     base = metrics[metrics.localization == "base"]
     return [
-        {"paper": PAPER, "model": model, "task": task, "objective": objective}
-        | _check(claim, rows, base[(base.model == model) & (base.task == task)])
-        for (model, task, objective), rows in edits.groupby(["model", "task", "objective"])
+        {"paper": PAPER, "model": model, "task": task, "objective": OBJECTIVE}
+        | _theirs(claim, tasks[str(task)], means)
+        | _ours(claim, rows, base[(base.model == model) & (base.task == task)])
+        for (model, task), rows in edits.groupby(["model", "task"])
         for claim in CLAIMS
     ]
 
 
-def _check(claim: Claim, metrics: pd.DataFrame, base: pd.DataFrame) -> dict[str, Any]:
-    about = {name: getattr(claim, name) for name in ("id", "section", "sentence", "statistic", "published")}
+def _theirs(claim: Claim, kind: str, means: pd.DataFrame) -> dict[str, str]:
+    """What the claim says, where, and the paper's value of its statistic for a kind of task."""
+    about = {"id": claim.id, "section": claim.section, "sentence": claim.sentence, "statistic": claim.statistic}
+    if kind not in published.KINDS:
+        return {**about, "published": "not in the paper"}
+    about["section"] += f", Fig. {claim.figures[published.KINDS.index(kind)]}"
+    metric, meaning = claim.theirs
+    rows = means[(means.task == kind) & (means.metric == metric)].set_index("localization").value
+    if rows.empty:
+        return {**about, "published": claim.missing}
+    values, reference = rows[list(claim.among)], claim.where["against"]
+    if reference in rows.index:
+        gaps = values - rows[reference]
+        rival = str(gaps.idxmin() if claim.above else gaps.idxmax())
+        agrees = (gaps[rival] > claim.bound) == claim.above
+        gap = f"{gaps[rival]:+.3f}".replace("-", "−")
+        text = f"{gap} ({meaning}; {rows[rival]:.3f}, {rival}, against {rows[reference]:.3f})"
+        return {**about, "published": text if agrees else f"{text}: the paper's own means disagree"}
+    low, high = f"{values.min():.3f}", f"{values.max():.3f}"
+    return {**about, "published": f"{low if low == high else f'{low} to {high}'} ({meaning})"}
+
+
+def _ours(claim: Claim, metrics: pd.DataFrame, base: pd.DataFrame) -> dict[str, Any]:
+    """What was measured here, and the verdict."""
     unmeasured = {"value": None, "low": None, "high": None, "n": 0, "verdict": "not measurable here"}
     rows = metrics[metrics.localization.isin(claim.among)]
-    for column, value in claim.where.items():
-        rows = rows[rows[column].fillna("") == (_last(metrics) if value == "relearned" else value)]
+    where = {**claim.where, "stage": last(metrics.stage.unique(), claim.where["stage"])}
+    for column, value in where.items():
+        rows = rows[rows[column].fillna("") == value]
     asked = pd.concat([rows, base[base.elicitation == claim.where["elicitation"]]])
     if not asked.counts.all():
         note = f"the base model answers in this format at {asked[~asked.counts].gate.iloc[0]:.2f}, too near chance."
-        return {**about, **unmeasured, "note": note}
+        return {**unmeasured, "note": note}
     missing = [name for name in claim.among if name not in set(rows.localization)]
     if missing:
-        return {**about, **unmeasured, "note": f"this study has no such measurement of {', '.join(missing)}."}
+        return {**unmeasured, "note": f"this study has no such measurement of {', '.join(missing)}."}
     row = rows.sort_values("low" if claim.above else "high", ascending=claim.above).iloc[0]
     holds = row.low > claim.bound if claim.above else row.high < claim.bound
     return {
-        **about,
         "value": float(row.value),
         "low": float(row.low),
         "high": float(row.high),
@@ -176,9 +201,3 @@ def _check(claim: Claim, metrics: pd.DataFrame, base: pd.DataFrame) -> dict[str,
         "note": f"decided by {row.localization}." if len(claim.among) > 1 else "",
         "verdict": "reproduced" if holds else "not reproduced",
     }
-
-
-def _last(metrics: pd.DataFrame) -> str:
-    """The stage after the last relearning step."""
-    stages = [stage for stage in metrics.stage.unique() if str(stage).startswith("relearned@")]
-    return max(stages, key=lambda stage: int(stage.split("@")[1]), default="relearned")

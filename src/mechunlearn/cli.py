@@ -440,12 +440,18 @@ def planted(
 
 
 @app.command()
-def claims(metrics: Path, out: Out) -> None:
+def claims(
+    metrics: Path,
+    published: Annotated[Path, typer.Option(help="The folder of the paper's numbers, report/published.")],
+    tasks: Annotated[str, typer.Option(help="JSON of what the paper calls each task; empty where it has none such.")],
+    out: Out,
+) -> None:
     """Check the papers' claims on a study's metrics."""
     from mechunlearn.claims import check
     from mechunlearn.metrics import COLUMNS
+    from mechunlearn.published import means
 
-    found = check(artifacts.read_table(metrics, COLUMNS))
+    found = check(artifacts.read_table(metrics, COLUMNS), json.loads(tasks), means(published))
     artifacts.write_json(out, found)
     for claim in found:
         print(f"{claim['verdict']}: {claim['sentence']}")

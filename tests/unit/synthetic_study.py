@@ -16,7 +16,9 @@ from mechunlearn.config import Study, validate_study
 from mechunlearn.facts import sports
 from mechunlearn.localize.ranks import write_planted
 from mechunlearn.metrics import metrics
+from mechunlearn.published import kind, means
 
+ROOT = Path(__file__).parents[2]
 MLP, ATTENTION, LAYERS, HEADS = 3000, 1000, 18, 4
 FORGET, KEPT = 16, 40
 STRENGTH = {"fact-lookup": 0.9, "causal-tracing": 0.6, "nonlocalized": 0.7, "base": 0.02}
@@ -52,7 +54,10 @@ def build(made: Study) -> Path:
     tables = {layout.cell_of(path): artifacts.read_measurements(path) for path in layout.measurement_files(made)}
     table = metrics(tables, made.evaluate, made.report)
     artifacts.write_table(layout.RESULTS / made.study / "metrics.csv", table)
-    artifacts.write_json(layout.RESULTS / made.study / "claims.json", claims.check(table))
+    tasks = {name: kind(task) for name, task in made.tasks.items()}
+    artifacts.write_json(
+        layout.RESULTS / made.study / "claims.json", claims.check(table, tasks, means(ROOT / "report/published"))
+    )
     return layout.home(made.study, *layout.pairs(made)[0])
 
 

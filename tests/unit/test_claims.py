@@ -1,15 +1,20 @@
 """Verdicts follow from the metrics and nothing else."""
 
+from pathlib import Path
+
 import pandas as pd
 import pytest
 
 from mechunlearn.artifacts import read_table, write_table
 from mechunlearn.claims import CLAIMS, check
+from mechunlearn.config import TaskSettings
 from mechunlearn.metrics import COLUMNS
+from mechunlearn.published import KINDS, kind, means
 
+MEANS = means(Path(__file__).parents[2] / "report/published")
 BY_ID = {claim.id: claim for claim in CLAIMS}
 ABOVE, BELOW = BY_ID["maintain"], BY_ID["no-side-effects"]
-KINDS = pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.id)
+EACH = pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.id)
 
 
 def row(claim, localization, value, low, high, **changes):
@@ -24,8 +29,12 @@ def every(claim, *numbers, **changes):
     return [row(claim, name, *numbers, **changes) for name in claim.among]
 
 
+def checked(table, kind="sports-athlete"):
+    return check(table, dict.fromkeys(table.task, kind), MEANS)
+
+
 def verdict(claim, *rows):
-    found = check(pd.DataFrame(rows, columns=COLUMNS))
+    found = checked(pd.DataFrame(rows, columns=COLUMNS))
     return next(result for result in found if result["id"] == claim.id)
 
 
@@ -38,23 +47,23 @@ def around(claim, offset):
 def test_every_id_is_unique_and_every_claim_is_written_out():
     assert len(BY_ID) == len(CLAIMS)
     for claim in CLAIMS:
-        assert all([claim.section, claim.sentence, claim.statistic, claim.published, claim.among])
+        assert all([claim.section, claim.sentence, claim.statistic, *claim.theirs, claim.among, *claim.figures])
 
 
-@KINDS
+@EACH
 def test_an_interval_on_the_claims_side_reproduces_it(claim):
     result = verdict(claim, *every(claim, *around(claim, 0.02)))
     assert result["verdict"] == "reproduced"
     assert (result["value"], result["n"]) == (pytest.approx(around(claim, 0.02)[0]), 16)
 
 
-@KINDS
+@EACH
 @pytest.mark.parametrize("offset", [0.005, 0.0, -0.005, -0.02], ids=["touching", "on", "across", "beyond"])
 def test_an_interval_that_touches_the_bound_does_not(claim, offset):
     assert verdict(claim, *every(claim, *around(claim, offset)))["verdict"] == "not reproduced"
 
 
-@KINDS
+@EACH
 def test_the_localization_that_is_hardest_for_the_claim_decides(claim):
     offsets = [0.02 + 0.01 * number for number in range(len(claim.among))]
     rows = [row(claim, name, *around(claim, off)) for name, off in zip(claim.among, offsets, strict=True)]
@@ -65,7 +74,7 @@ def test_the_localization_that_is_hardest_for_the_claim_decides(claim):
         assert claim.among[-1] in against["note"]
 
 
-@KINDS
+@EACH
 def test_what_is_missing_is_not_measurable(claim):
     elsewhere = every(claim, *around(claim, 0.02), metric="something else")
     other_place = row(claim, "attribution-patching", *around(claim, 0.02))
@@ -74,7 +83,7 @@ def test_what_is_missing_is_not_measurable(claim):
     assert "no such measurement" in result["note"]
 
 
-@KINDS
+@EACH
 def test_a_claim_about_several_is_not_decided_by_some(claim):
     rows = every(claim, *around(claim, 0.02))
     result = verdict(claim, *rows[1:], row(claim, "base", 0.0, 0.0, 0.0), row(claim, "other", 0.0, 0.0, 0.0))
@@ -82,7 +91,7 @@ def test_a_claim_about_several_is_not_decided_by_some(claim):
     assert claim.among[0] in result["note"]
 
 
-@KINDS
+@EACH
 def test_a_format_that_the_base_model_cannot_use_is_not_measurable(claim):
     result = verdict(claim, *every(claim, *around(claim, 0.02), counts=False, gate=0.26))
     assert (result["verdict"], result["value"]) == ("not measurable here", None)
@@ -96,13 +105,13 @@ def test_the_last_relearning_step_decides():
     assert verdict(claim, *late, *early)["verdict"] == "not reproduced"
 
 
-def test_every_model_task_and_objective_has_every_verdict():
+def test_every_model_and_task_has_every_verdict():
     rows = [
         row(ABOVE, "fact-lookup", *around(ABOVE, offset), model=model, task=task)
         for model, task, offset in [("a", "x", 0.05), ("a", "y", -0.05), ("b", "x", 0.05)]
     ]
     rows.append(row(ABOVE, "base", 1.0, 1.0, 1.0, stage="base", objective=""))
-    found = check(pd.DataFrame(rows, columns=COLUMNS))
+    found = checked(pd.DataFrame(rows, columns=COLUMNS))
     assert len(found) == 3 * len(CLAIMS)
     maintain = {(item["model"], item["task"]): item["verdict"] for item in found if item["id"] == ABOVE.id}
     assert maintain == {("a", "x"): "reproduced", ("a", "y"): "not reproduced", ("b", "x"): "reproduced"}
@@ -113,10 +122,10 @@ def test_verdicts_are_the_same_from_the_file(tmp_path):
     rows[-1] |= {"gate": float("nan")}
     table = pd.DataFrame(rows, columns=COLUMNS)
     write_table(tmp_path / "metrics.csv", table)
-    again = check(read_table(tmp_path / "metrics.csv", COLUMNS))
+    again = checked(read_table(tmp_path / "metrics.csv", COLUMNS))
     assert (
         [item["verdict"] for item in again]
-        == [item["verdict"] for item in check(table)]
+        == [item["verdict"] for item in checked(table)]
         == ["reproduced"] * len(CLAIMS)
     )
 
@@ -127,3 +136,68 @@ def test_every_rivals_interval_must_lie_on_the_claims_side():
     assert verdict(BELOW, *rows)["verdict"] == "reproduced"
     rows[-1] = row(BELOW, BELOW.among[-1], 0.01, -0.08, 0.10)
     assert verdict(BELOW, *rows)["verdict"] == "not reproduced"
+
+
+def test_other_objectives_are_not_judged():
+    rows = [row(ABOVE, "fact-lookup", *around(ABOVE, 0.05), objective="something-else")]
+    assert checked(pd.DataFrame(rows, columns=COLUMNS)) == []
+
+
+# the paper's own numbers -----------------------------------------------------------------------------------------
+
+
+def published(claim_id, kind):
+    claim = BY_ID[claim_id]
+    found = checked(pd.DataFrame(every(claim, *around(claim, 0.02)), columns=COLUMNS), kind)
+    return next(result for result in found if result["id"] == claim_id)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@EACH
+def test_the_published_value_is_the_claims_own_statistic_of_the_papers_means(claim, kind):
+    """Against a loop over the file's rows."""
+    metric = claim.theirs[0]
+    values = {m.localization: m.value for m in MEANS.itertuples() if (m.task, m.metric) == (kind, metric)}
+    text = published(claim.id, kind)["published"]
+    if not values:
+        assert text == claim.missing
+    elif (reference := claim.where["against"]) in values:
+        gaps = [values[name] - values[reference] for name in claim.among]
+        gap = min(gaps) if claim.above else max(gaps)
+        assert float(text.split()[0].replace("\N{MINUS SIGN}", "-")) == pytest.approx(gap, abs=6e-4)
+        assert ("disagree" in text) == (gap <= 0 if claim.above else gap >= 0)
+    else:
+        numbers = [values[name] for name in claim.among]
+        assert text.startswith(f"{min(numbers):.3f}")
+        assert (f" to {max(numbers):.3f}" in text) == (len(numbers) > 1)
+
+
+def test_numbers_of_the_paper_by_hand():
+    expected = {
+        ("choice-transfer", "sports-athlete"): "−0.230 (by letter; 0.632, random-mlps, against 0.862)",
+        ("choice-transfer", "full-sports"): "−0.027 (by letter; 0.460, all-mlps, against 0.487)",
+        ("choice-transfer", "counterfact"): "−0.309 (by letter; 0.236, random-mlps, against 0.545)",
+        ("maintain", "counterfact"): "0.969 (maintain accuracy)",
+        ("relearning", "counterfact"): BY_ID["relearning"].missing,
+        ("relearning", ""): "not in the paper",
+    }
+    assert {asked: published(*asked)["published"] for asked in expected} == expected
+    assert published("maintain", "full-sports")["section"] == "3.1.1, Fig. 29"
+    assert published("maintain", "")["section"] == "3.1.1"
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"facts": "sports", "forget": 16}, "sports-athlete"),
+        ({"facts": "sports-upstream", "path": "a.csv", "forget": 64}, "sports-athlete"),
+        ({"facts": "sports", "answer": "baseball", "new_answer": "golf"}, "full-sports"),
+        ({"facts": "sports", "answer": "baseball"}, ""),
+        ({"facts": "sports", "forget": 16, "new_answer": "golf"}, ""),
+        ({"facts": "counterfact", "forget": 16}, "counterfact"),
+        ({"facts": "own", "path": "a.csv", "forget": 16}, ""),
+        ({"facts": "planted", "forget": 9}, ""),
+    ],
+)
+def test_which_of_the_papers_tasks_a_task_is(settings, expected):
+    assert kind(TaskSettings(**settings)) == expected

@@ -170,7 +170,7 @@ def test_published_values_stand_beside_ours(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     build(study())
     metrics = data.read_metrics("results/made-up/metrics.csv")
-    table = tables.published(metrics, "inject", ROOT / "report/published", "sports")
+    table = tables.published(metrics, "inject", ROOT / "report/published", "sports-athlete")
     assert "0.99 (0.96 to 1.00)" in table  # fact lookup's edit accuracy, mean and range over models and sizes
     assert tables.published(metrics, "inject", ROOT / "report/published", "other") == ""
 
@@ -181,13 +181,21 @@ def test_a_claim_whose_interval_takes_in_its_bound_is_called_open():
     assert "too wide" not in tables.summary([{**claim, "high": 0.85}])
 
 
+def test_a_measured_claim_says_what_could_have_been_shown():
+    about = {"sentence": "s", "statistic": "t", "paper": "p", "section": "1", "published": "x", "note": ""}
+    claim = {**about, "id": "relearning", "verdict": "not reproduced", "value": 0.0, "low": -0.1, "high": 0.12, "n": 16}
+    assert "Nearer to 0 than 0.11, half the interval" in tables.claims([claim])
+    assert "Nearer to" not in tables.claims([{**claim, "verdict": "not measurable here", "value": None}])
+
+
 def test_the_commands_write_what_the_rules_expect(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     made = study()
     home = build(made)
     metrics, svg = "results/made-up/metrics.csv", home / "figures/robustness.svg"
     named = ["--name", "robustness", "--results", str(home), "--metrics", metrics, "--out", str(svg)]
-    for command in (["figure", *named], ["claims", metrics, "--out", "claims.json"]):
+    paper = ["--published", str(ROOT / "report/published"), "--tasks", json.dumps({"sports-athlete-16": ""})]
+    for command in (["figure", *named], ["claims", metrics, *paper, "--out", "claims.json"]):
         done = CliRunner().invoke(app, command)
         assert done.exit_code == 0, done.output
     assert svg.exists()

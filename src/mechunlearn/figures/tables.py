@@ -24,11 +24,12 @@ from typing import Any
 
 import pandas as pd
 
-from mechunlearn.artifacts import BENCHMARK, Selection, read_table
+from mechunlearn import published as paper
+from mechunlearn.artifacts import BENCHMARK, Selection
 from mechunlearn.claims import CLAIMS
 from mechunlearn.figures import data, html, words
 from mechunlearn.figures import planted as figure
-from mechunlearn.metrics import WORST, full_strength
+from mechunlearn.metrics import WORST, full_strength, last
 from mechunlearn.study import BASE
 
 # What the paper's metric is called in report/published, and which of ours is the same thing.
@@ -55,7 +56,7 @@ ATTACKS = {
     "soft-prompt": "vectors before the prompt are trained on half of the forgotten facts and tested on the other half",
     "prompt-search": "the way of asking that works best for one half is tried on the other",
 }
-TASKS = {"sports": "sports-athlete"}
+BOUNDS = {claim.id: claim.bound for claim in CLAIMS}
 
 
 def claims(found: Sequence[dict[str, Any]]) -> str:
@@ -65,14 +66,14 @@ def claims(found: Sequence[dict[str, Any]]) -> str:
         ours = words.number(claim["value"], claim["low"], claim["high"]) if claim["value"] is not None else "–"
         ours = f'<span class="value">{ours}</span>'
         facts = f'<span class="n">n = {claim["n"]}</span>' if claim["n"] else ""
-        note = " ".join(part for part in (_readable(claim["note"]), _undecided(claim)) if part)
+        note = " ".join(part for part in (_readable(claim["note"]), _undecided(claim), _power(claim)) if part)
         rows.append(
             [
                 html.verdict(claim["verdict"]),
                 f"<strong>{html.safe(claim['sentence'])}</strong>"
                 f'<span class="note">Measured: {html.safe(claim["statistic"])}. {html.safe(note)}</span>'
                 f'<span class="note">{html.safe(claim["paper"])}, section {html.safe(claim["section"])}</span>',
-                html.safe(claim["published"]),
+                html.safe(_readable(claim["published"])),
                 f"{ours} {facts}",
             ]
         )
@@ -100,15 +101,10 @@ def answer(metrics: pd.DataFrame, objective: str) -> str:
         f"In the format in which edits hold least ({words.elicitation(hardest).lower()}), the new answer is likeliest "
         "for " + _winner(metrics, "p_new", True, **{**where, "elicitation": hardest})
     ]
-    if steps := data.steps(metrics):
-        last = {
-            "objective": objective,
-            "stage": f"relearned@{steps[-1]}",
-            "role": "forget",
-            "elicitation": "completion",
-        }
+    if data.steps(metrics):
+        where |= {"stage": last(metrics.stage.unique(), "relearned"), "elicitation": "completion"}
         text.append(
-            "After relearning, least of the true answer comes back for " + _winner(metrics, "p_true", False, **last)
+            "After relearning, least of the true answer comes back for " + _winner(metrics, "p_true", False, **where)
         )
     return " ".join(text)
 
@@ -131,10 +127,18 @@ def _winner(metrics: pd.DataFrame, metric: str, largest: bool, **where: str) -> 
 
 
 def _undecided(claim: dict[str, Any]) -> str:
-    bound = {known.id: known.bound for known in CLAIMS}.get(claim["id"])
+    bound = BOUNDS.get(claim["id"])
     if claim["verdict"] != "not reproduced" or bound is None or not claim["low"] <= bound <= claim["high"]:
         return ""
     return f"The interval takes in {bound:g}, so these data do not decide it."
+
+
+def _power(claim: dict[str, Any]) -> str:
+    """What could have been shown: a true value nearer to the bound than half the interval mostly stays open."""
+    if claim["value"] is None or claim["id"] not in BOUNDS:
+        return ""
+    half = (claim["high"] - claim["low"]) / 2
+    return f"Nearer to {BOUNDS[claim['id']]:g} than {words.number(half)}, half the interval, these facts show no side."
 
 
 def _readable(note: str) -> str:
@@ -325,30 +329,28 @@ def probes(metrics: pd.DataFrame, objective: str) -> str:
     return html.table(head, groups) if groups else ""
 
 
-def published(metrics: pd.DataFrame, objective: str, folder: Path, facts: str) -> str:
+def published(metrics: pd.DataFrame, objective: str, folder: Path, task: str) -> str:
     """The paper's mean over its models and sizes, and the range over them, beside ours; empty where it has none.
 
-    Raises ArtifactError.
+    `task` is what the paper calls it (see mechunlearn.published). Raises ArtifactError.
     """
-    task = TASKS.get(facts)
-    means = read_table(folder / "mechanistic_unlearning_means.csv", ["task", "localization", "metric", "value"])
-    cells = read_table(folder / "mechanistic_unlearning_cells.csv", ["task", "localization", "metric", "value"])
+    means, cells = paper.means(folder), paper.cells(folder)
     means, cells = means[means.task == task], cells[cells.task == task]
     if means.empty:
         return ""
-    last = f"relearned@{data.steps(metrics)[-1]}" if data.steps(metrics) else "relearned"
+    relearned = last(metrics.stage.unique(), "relearned")
     groups = []
     for name, title, (metric, elicitation, role) in PUBLISHED:
-        stage, role = (last, "forget") if role == "relearned" else ("edited", role)
+        stage, role = (relearned, "forget") if role == "relearned" else ("edited", role)
         rows = []
         for localization in data.localizations(metrics):
             where = {"localization": localization, "objective": objective, "stage": stage, "role": role}
             ours = data.one(metrics, metric, elicitation=elicitation, **where)
             counts = elicitation in data.counting(metrics)
             if ours is not None or (not counts and elicitation in data.elicitations(metrics)):
-                paper = _paper(means, cells, localization, name)
+                theirs = _paper(means, cells, localization, name)
                 mine = words.row(ours) if counts else f"n/a (base {words.number(data.gate(metrics, elicitation))})"
-                rows.append([html.safe(words.localization(localization)), paper, mine])
+                rows.append([html.safe(words.localization(localization)), theirs, mine])
         if rows:
             groups.append((html.safe(title), rows))
     return html.table(["", "Paper: mean (lowest to highest)", "Here"], groups)
