@@ -11,7 +11,7 @@ rule attack:
     input:
         model="models/{model}/model.json",
         facts=f"{HOME}/facts.parquet",
-        text="data/text/passages.jsonl",
+        text=TEXT,
         base=rules.evaluate_base.output,
         deltas=rules.edit.output.deltas,
         code=attack_sources,

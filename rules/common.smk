@@ -20,6 +20,7 @@ except UserError as error:
     raise WorkflowError(str(error)) from None
 
 HOME = "results/{study}/{model}/{task}"
+TEXT = layout.text_file(STUDY)
 ASKS = sorted({registry.methods("elicitation")[name] for name in STUDY.evaluate.elicitations})
 
 
@@ -126,6 +127,16 @@ def dataset(wildcards):
 def choices(wildcards):
     """The multiple choices that a task joins to its facts."""
     return STUDY.tasks[wildcards.task].choices or []
+
+
+def text_source(wildcards):
+    """The file that the study's own text is in; of the hub's the job reads only as far as it must."""
+    path = STUDY.text.path
+    return path if path and not path.startswith("hub:") else []
+
+
+def text_settings(wildcards):
+    return STUDY.text.model_dump_json()
 
 
 def rows_source(wildcards):

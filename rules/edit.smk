@@ -11,7 +11,7 @@ rule edit:
     input:
         model="models/{model}/model.json",
         facts=f"{HOME}/facts.parquet",
-        text="data/text/passages.jsonl",
+        text=TEXT,
         selection=f"{HOME}/selection/{{localization}}.json",
         code=edit_sources,
     output:

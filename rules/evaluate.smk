@@ -18,7 +18,7 @@ rule evaluate_base:
     input:
         model="models/{model}/model.json",
         facts=f"{HOME}/facts.parquet",
-        text="data/text/passages.jsonl",
+        text=TEXT,
         code=sources(*MEASURES, *ASKS),
         benchmarks=benchmark_sources(),
     output:
@@ -50,7 +50,7 @@ rule evaluate:
     input:
         model="models/{model}/model.json",
         facts=f"{HOME}/facts.parquet",
-        text="data/text/passages.jsonl",
+        text=TEXT,
         base=rules.evaluate_base.output,
         deltas=rules.edit.output.deltas,
         code=sources(*MEASURES, "mechunlearn.gate", "mechunlearn.models.delta", *ASKS),

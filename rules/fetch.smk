@@ -4,7 +4,7 @@
 rule fetch_all:
     input:
         layout.targets(STUDY, "facts.parquet"),
-        "data/text/passages.jsonl",
+        TEXT,
     localrule: True
 
 
@@ -108,6 +108,28 @@ rule fetch_rows:
     shell:
         """
         mechunlearn fetch-rows {params.source:q} {output:q} >{log:q} 2>&1
+        """
+
+
+rule fetch_text:
+    input:
+        source=text_source,
+        code=sources("mechunlearn.facts.upstream", "mechunlearn.facts.text"),
+    output:
+        f"results/{STUDY.study}/passages.jsonl",
+    log:
+        f"logs/{STUDY.study}/fetch_text.log",
+    conda:
+        "../envs/torch.yaml"
+    threads: 1
+    params:
+        settings=text_settings,
+    shell:
+        """
+        mechunlearn fetch-text \
+            --settings {params.settings:q} \
+            --out {output:q} \
+            >{log:q} 2>&1
         """
 
 

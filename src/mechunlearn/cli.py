@@ -114,6 +114,19 @@ def fetch_rows(source: str, out: Path) -> None:
 
 
 @app.command()
+def fetch_text(settings: Settings, out: Out) -> None:
+    """Take the passages of a study's own text from a file or the hub."""
+    from mechunlearn.facts import text, upstream
+
+    rules = settings_of(config.TextSettings, settings)
+    if rules.path is None:
+        raise config.ConfigError("text.path is null: it must name a source; the package's passages need no such job.")
+    passages = upstream.read_passages(rules.path, rules.passages, rules.characters)
+    artifacts.write_text(out, text.lines(passages))
+    print(f"{out}: {len(passages)} passages")
+
+
+@app.command()
 def facts_template(out: Path) -> None:
     """Write an example of a file of your own facts, as .csv or .jsonl."""
     from mechunlearn.facts import own

@@ -10,6 +10,7 @@ results/STUDY/MODEL/TASK/
     attacks/ATTACK/LOCALIZATION/OBJECTIVE.parquet
     masks/LOCALIZATION.parquet, LOCALIZATION-weights.parquet    with ever more of its weights set to zero
     figures/NAME.svg, NAME.png
+results/STUDY/passages.jsonl                           general text, where the study names its own
 results/STUDY/metrics.csv, claims.json, report.html
 results/STUDY/planted.csv, figures/planted.svg         where facts were planted
 """
@@ -75,6 +76,11 @@ def targets(study: Study, *pattern: str, **more: list[str]) -> list[str]:
     return paths
 
 
+def text_file(study: Study) -> str:
+    """The study's general text: its own passages, or the package's."""
+    return str(RESULTS / study.study / "passages.jsonl") if study.text.path else "data/text/passages.jsonl"
+
+
 def measurement_files(study: Study) -> list[str]:
     """Every file of measurement rows, base models first."""
     return targets(
@@ -120,11 +126,13 @@ def check_writable(*folders: str) -> None:
 
 
 def check_files(study: Study) -> None:
-    """Raise ArtifactError where a file is missing that a task names."""
+    """Raise ArtifactError where a file is missing that a study names."""
+    named = {"text.path": study.text.path}
     for name, task in study.tasks.items():
-        for key, path in (("path", task.path), ("choices", task.choices)):
-            if path and not path.startswith("hub:") and not Path(path).is_file():
-                raise ArtifactError(f"tasks.{name}.{key} is {path!r}, but there is no such file.")
+        named |= {f"tasks.{name}.path": task.path, f"tasks.{name}.choices": task.choices}
+    for key, path in named.items():
+        if path and not path.startswith("hub:") and not Path(path).is_file():
+            raise ArtifactError(f"{key} is {path!r}, but there is no such file.")
 
 
 def selections(study: Study) -> list[str]:

@@ -74,6 +74,9 @@ MISTAKES = [  # key, value, what the sentence must name besides
     ("localize.layers.mine", {}, ["`mlps`, `attention` or `heads`"]),
     ("localize.layers.mine.mlp", [1], ["did you mean `mlps`"]),
     ("models.tiny.source", "hub:google/gemma-7b", ["must name a commit", "hub:OWNER/NAME@"]),
+    ("text.path", "hub:some/text", ["must name a commit", "hub:OWNER/NAME@"]),
+    ("text.path", "notes.txt", ["must end in .csv, .parquet"]),
+    ("text.passages", 1, ["greater than or equal to 2"]),
     ("models.tiny.source", "ftp:somewhere", ["package|hub|path"]),
     ("models.tiny.sha256", "abc", ["pattern"]),
     ("models.tiny.dtype", "int8", ["'bfloat16', 'float16' or 'float32'"]),
@@ -303,3 +306,10 @@ def test_what_a_phase_is_handed_reads_back_as_settings():
     assert LocalizeSettings.model_validate_json(settings.for_selection("random")).budget == 0.5
     given = LocalizeSettings(layers={"mine": {"heads": [[3, 1]]}})
     assert LocalizeSettings.model_validate_json(given.for_selection("mine")).layers == given.layers
+
+
+def test_of_a_studys_own_text_some_must_be_left_to_train_on():
+    values = changed("text", {"path": "notes.jsonl", "passages": 48})
+    assert "evaluate.texts is 48: it must be less than text.passages, 48" in refusal(values)
+    values["text"]["passages"] = 49
+    assert validate_study(values).text.passages == 49

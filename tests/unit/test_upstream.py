@@ -16,9 +16,9 @@ import pytest
 
 from mechunlearn import cli
 from mechunlearn.artifacts import read_facts
-from mechunlearn.config import Study, TaskSettings, validate_study
+from mechunlearn.config import Study, TaskSettings, TextSettings, validate_study
 from mechunlearn.errors import ArtifactError, ConfigError, FactError, SourceError
-from mechunlearn.facts import own, roles, rows, sets, sports
+from mechunlearn.facts import own, roles, rows, sets, sports, text
 from mechunlearn.facts.completion import completion
 from mechunlearn.facts.upstream import (
     Choice,
@@ -251,6 +251,22 @@ def test_a_stream_is_read_no_further_than_needed(tmp_path):
         read_passages(path, 2, characters=7)
 
 
+def test_a_studys_own_text_is_brought_into_the_form_of_ours(tmp_path):
+    rows = [{"text": f'{number} \u2028 ein "schöner"\nText', "meta": {"pile_set_name": "Books"}} for number in range(9)]
+    source, out = written(tmp_path / "pile.jsonl.zst", rows), tmp_path / "passages.jsonl"
+    settings = TextSettings(path=str(source), passages=4, characters=20)
+    cli.fetch_text(settings.model_dump_json(), out)
+    found = text.read(out)
+    assert found == read_passages(source, 4, 20)
+    assert [passage.id for passage in found] == ["1", "2", "3", "4"]
+    assert text.split(found, 1)[1][0] in found
+
+
+def test_without_a_source_there_is_no_text_to_bring(tmp_path):
+    with pytest.raises(ConfigError, match=r"text\.path is null"):
+        cli.fetch_text("{}", tmp_path / "out.jsonl")
+
+
 def test_too_few_passages_are_refused(tmp_path):
     with pytest.raises(FactError, match="holds 1 texts of more than 7 characters; needed are 2"):
         read_passages(written(tmp_path / "pile.jsonl", [{"text": "one two three"}]), 2, characters=7)
@@ -316,7 +332,7 @@ def test_without_the_hub_one_sentence_says_what_to_bring(monkeypatch):
     assert str(found.value) == (
         f"{HUB} cannot be read here (ConnectionError: no route): on a machine with a network run `hf download "
         f"someone/facts --repo-type dataset --revision {'0a' * 20} --local-dir FOLDER`, bring FOLDER here and give its "
-        "file instead (in a study, as the task's `path`)."
+        "file instead (in a study, as the `path` of its task or text)."
     )
 
 

@@ -62,6 +62,22 @@ def test_a_task_may_name_a_file_or_a_dataset_of_the_hub(fresh):
     assert (jobs["fetch_rows"], jobs["fetch_data"], jobs["screen"]) == (1, 1, 2)
 
 
+def test_a_study_may_name_its_own_text(fresh):
+    revision = hashlib.sha1(b"any commit").hexdigest()
+    study = yaml.safe_load((fresh / checkout.SMOKE).read_text())
+    config, text = fresh / "config" / "text.yaml", fresh / "my text.jsonl"
+    for path in (str(text.relative_to(fresh)), f"hub:monology/pile-uncopyrighted@{revision}:train"):
+        config.write_text(yaml.safe_dump({**study, "text": {"path": path}}))
+        if not path.startswith("hub:"):
+            process = checkout.snakemake(fresh, "-n", config="config/text.yaml")
+            assert "text.path is 'my text.jsonl', but there is no such file." in process.stdout + process.stderr
+            text.write_text("")
+        jobs = checkout.planned(fresh, config="config/text.yaml")
+        assert (jobs["fetch_text"], jobs["fetch_data"], jobs["edit"]) == (1, 1, 3)  # the athletes are ours
+    config.unlink()
+    text.unlink()
+
+
 def test_planning_never_imports_torch(fresh, tmp_path, monkeypatch):
     (tmp_path / "torch.py").write_text("raise ImportError('the plan must not need torch')")
     environment = checkout.environment(fresh)

@@ -32,14 +32,16 @@ from mechunlearn.config.masking import MaskingSettings
 from mechunlearn.config.models import ModelSettings, PlantSettings
 from mechunlearn.config.names import unknown, unknown_benchmark
 from mechunlearn.config.reading import load_study, validate_study
-from mechunlearn.config.settings import HUB_ROWS, NAME, Format, Settings
+from mechunlearn.config.settings import HUB_ROWS, NAME, ROWS, Format, Settings
 from mechunlearn.config.study import Study, attack_settings
 from mechunlearn.config.tasks import ScreenSettings, TaskSettings
+from mechunlearn.config.text import TextSettings
 from mechunlearn.errors import ConfigError
 
 __all__ = [
     "HUB_ROWS",
     "NAME",
+    "ROWS",
     "AskingSettings",
     "AttributionSettings",
     "ClosedFormSettings",
@@ -68,6 +70,7 @@ __all__ = [
     "SoftPromptSettings",
     "Study",
     "TaskSettings",
+    "TextSettings",
     "TraceSettings",
     "attack_settings",
     "load_study",

@@ -25,6 +25,8 @@ def _ascending(numbers: list[int]) -> list[int]:
 Ascending = Annotated[list[int], AfterValidator(_ascending)]
 HUB_ROWS = re.compile(r"hub:([\w.-]+/[\w.-]+)@([0-9a-f]{40}):([\w.-]+)")  # repository, revision, split
 
+ROWS = (".csv", ".parquet", ".json", ".jsonl", ".jsonl.zst")  # files of rows
+
 
 class Settings(BaseModel):
     """Base of all settings: unknown keys are errors, values never change after reading."""

@@ -15,6 +15,7 @@ from mechunlearn.config.models import ModelSettings, PlantSettings
 from mechunlearn.config.names import unknown, unknown_benchmark
 from mechunlearn.config.settings import Name, Settings
 from mechunlearn.config.tasks import ScreenSettings, TaskSettings
+from mechunlearn.config.text import TextSettings
 from mechunlearn.errors import ConfigError
 
 
@@ -30,6 +31,7 @@ class Study(Settings):
     localizations: list[str] = Field(min_length=1, description="Where to edit: one cell each.")
     objectives: list[str] = Field(default=["inject"], description="What is trained; `[]` to localize only.")
     attacks: list[str] = Field(default=["relearn"], description="How each edit is attacked.")
+    text: TextSettings = TextSettings()
     screen: ScreenSettings = ScreenSettings()
     planting: PlantSettings = PlantSettings()
     localize: LocalizeSettings = LocalizeSettings()
@@ -60,6 +62,15 @@ class Study(Settings):
                 raise ValueError(f"tasks.{name}.facts is 'planted', but no model has the source `planted:MODEL@LAYER`")
             if task.facts != "planted" and all(model.planted for model in self.models.values()):
                 raise ValueError(f"tasks.{name}.facts is {task.facts!r}, but every model is planted")
+        return self
+
+    @model_validator(mode="after")
+    def _enough_text(self) -> "Study":
+        if self.text.path and self.evaluate.texts >= self.text.passages:
+            raise ValueError(
+                f"evaluate.texts is {self.evaluate.texts}: it must be less than text.passages, {self.text.passages}, "
+                "so that some are left to train on"
+            )
         return self
 
     def asked(self, task: str) -> list[str]:

@@ -13,11 +13,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mechunlearn.config import HUB_ROWS
+from mechunlearn.config import HUB_ROWS, ROWS
 from mechunlearn.errors import FactError, SourceError
 from mechunlearn.facts import read_text
 
-ENDINGS = (".csv", ".parquet", ".json", ".jsonl", ".jsonl.zst")
 Rows = Iterator[tuple[str, dict[str, Any]]]
 
 
@@ -30,9 +29,9 @@ def rows(source: str | Path, stream: bool = False) -> Rows:
     """
     if str(source).startswith("hub:"):
         return _from_hub(str(source), stream)
-    ending = next((ending for ending in ENDINGS if str(source).endswith(ending)), None)
+    ending = next((ending for ending in ROWS if str(source).endswith(ending)), None)
     if ending is None:
-        raise FactError(f"{source}: the ending is {Path(source).suffix!r}; allowed: {', '.join(ENDINGS)}.")
+        raise FactError(f"{source}: the ending is {Path(source).suffix!r}; allowed: {', '.join(ROWS)}.")
     if not Path(source).is_file():
         raise FactError(f"{source} cannot be read: there is no such file.")
     return {".csv": _csv, ".parquet": _parquet, ".json": _json}.get(ending, _jsonl)(Path(source))
@@ -68,7 +67,7 @@ def _from_hub(source: str, stream: bool) -> Rows:
         raise SourceError(
             f"{source} cannot be read here ({type(error).__name__}: {str(error).partition(chr(10))[0]}): on a machine "
             f"with a network run `hf download {repository} --repo-type dataset --revision {revision} --local-dir "
-            "FOLDER`, bring FOLDER here and give its file instead (in a study, as the task's `path`)."
+            "FOLDER`, bring FOLDER here and give its file instead (in a study, as the `path` of its task or text)."
         ) from error
 
 

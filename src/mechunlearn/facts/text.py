@@ -1,12 +1,14 @@
 """General text: what an edit must not change.
 
-read    data/text/passages.jsonl -> passages
+read    passages.jsonl -> passages
+lines   and back
 split   train passages for the edit's loss, held-out ones for measuring
 """
 
 import json
 import random
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from mechunlearn.errors import FactError
@@ -15,7 +17,7 @@ from mechunlearn.facts import read_text
 
 @dataclass(frozen=True)
 class Passage:
-    """One paragraph of encyclopedic prose."""
+    """One paragraph, such as the package's encyclopedic prose."""
 
     id: str
     topic: str
@@ -25,7 +27,8 @@ class Passage:
 def read(path: str | Path) -> list[Passage]:
     """Passages in file order. Raises FactError naming the line and what is wrong with it."""
     passages: dict[str, Passage] = {}
-    for number, line in enumerate(read_text(path).splitlines(), start=1):
+    # Not splitlines: text may hold other breaks.
+    for number, line in enumerate(read_text(path).removesuffix("\n").split("\n"), start=1):
         try:
             passage = Passage(**json.loads(line))
         except (json.JSONDecodeError, TypeError) as error:
@@ -34,6 +37,11 @@ def read(path: str | Path) -> list[Passage]:
             raise FactError(f"{path}, line {number}: id {passage.id!r} stands there twice.")
         passages[passage.id] = passage
     return list(passages.values())
+
+
+def lines(passages: Iterable[Passage]) -> str:
+    """Passages in the format that `read` reads."""
+    return "".join(json.dumps(asdict(passage), ensure_ascii=False) + "\n" for passage in passages)
 
 
 def split(passages: list[Passage], held_out: int) -> tuple[list[Passage], list[Passage]]:
