@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from mechunlearn import published
 from mechunlearn import study as layout
 from mechunlearn.config import load_study
 from tests import checkout
@@ -29,6 +30,16 @@ def test_every_cell_of_a_study_is_edited_evaluated_and_attacked_once(fresh, name
     assert jobs["evaluate_base"] == places
     assert jobs["localize"] >= places * len(layout.localizers(study))
     assert jobs["select"] == places * len(layout.selections(study))
+
+
+def test_both_sizes_of_the_papers_forget_sets_are_tasks_of_a_study(fresh):
+    study = load_study(checkout.ROOT / "config/sizes.yaml")
+    assert {(task.facts, task.forget) for task in study.tasks.values()} == {
+        (facts, size) for facts in ("sports", "counterfact") for size in (16, 64)
+    }
+    assert {published.kind(task) for task in study.tasks.values()} == {"sports-athlete", "counterfact"}
+    jobs = checkout.planned(fresh, "fetch_all", config="config/sizes.yaml")
+    assert (jobs["screen"], jobs["fetch_data"]) == (4, 3)
 
 
 def test_a_study_of_localization_alone_selects_draws_and_what_is_given_by_hand(fresh):
