@@ -11,7 +11,7 @@ rule mask:
     input:
         model="models/{model}/model.json",
         facts=f"{HOME}/facts.parquet",
-        text="data/text/passages.jsonl",
+        text=TEXT,
         selection=f"{HOME}/selection/{{localization}}.json",
         code=sources("mechunlearn.edit.masking", "mechunlearn.evaluate.measure", "mechunlearn.models.masks", *ASKS),
     output:
