@@ -184,8 +184,9 @@ def test_a_claim_whose_interval_takes_in_its_bound_is_called_open():
 def test_a_measured_claim_says_what_could_have_been_shown():
     about = {"sentence": "s", "statistic": "t", "paper": "p", "section": "1", "published": "x", "note": ""}
     claim = {**about, "id": "relearning", "verdict": "not reproduced", "value": 0.0, "low": -0.1, "high": 0.12, "n": 16}
-    assert "Nearer to 0 than 0.11, half the interval" in tables.claims([claim])
-    assert "Nearer to" not in tables.claims([{**claim, "verdict": "not measurable here", "value": None}])
+    assert "a difference smaller than 0.11 (half the interval)" in tables.claims([claim])
+    for other in ({"verdict": "not measurable here", "value": None}, {"id": "maintain"}):
+        assert "half the interval" not in tables.claims([{**claim, **other}])
 
 
 def test_the_commands_write_what_the_rules_expect(tmp_path, monkeypatch):

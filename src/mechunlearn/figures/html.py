@@ -33,7 +33,7 @@ def table(head: Sequence[str], groups: Iterable[tuple[str, Iterable[Sequence[str
     for title, rows in groups:
         parts.append("<tbody>")
         if title:
-            parts.append(f'<tr class="group"><th colspan="{len(head)}" scope="rowgroup">{title}</th></tr>')
+            parts.append(f'<tr class="group"><th colspan="{len(head)}" scope="rowgroup"><span>{title}</span></th></tr>')
         for first, *others in rows:
             cells = "".join(f"<td>{cell}</td>" for cell in others)
             parts.append(f'<tr><th scope="row">{first}</th>{cells}</tr>')

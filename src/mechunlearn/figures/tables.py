@@ -57,6 +57,7 @@ ATTACKS = {
     "prompt-search": "the way of asking that works best for one half is tried on the other",
 }
 BOUNDS = {claim.id: claim.bound for claim in CLAIMS}
+DIFFERENCE = {claim.id: bool(claim.where["against"]) for claim in CLAIMS}
 
 
 def claims(found: Sequence[dict[str, Any]]) -> str:
@@ -134,11 +135,11 @@ def _undecided(claim: dict[str, Any]) -> str:
 
 
 def _power(claim: dict[str, Any]) -> str:
-    """What could have been shown: a true value nearer to the bound than half the interval mostly stays open."""
-    if claim["value"] is None or claim["id"] not in BOUNDS:
+    """For differences: one smaller than half the interval would mostly have stayed open."""
+    if claim["value"] is None or not DIFFERENCE.get(claim["id"]):
         return ""
-    half = (claim["high"] - claim["low"]) / 2
-    return f"Nearer to {BOUNDS[claim['id']]:g} than {words.number(half)}, half the interval, these facts show no side."
+    half = words.number((claim["high"] - claim["low"]) / 2)
+    return f"With so many facts, a difference smaller than {half} (half the interval) would hardly have shown."
 
 
 def _readable(note: str) -> str:
