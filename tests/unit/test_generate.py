@@ -48,8 +48,8 @@ def test_each_text_is_given_to_the_fact_it_was_written_about(tiny, athletes, mon
     model = tiny("llama")
     said = {tuple(model.encode(completion(fact)[0].text)): fact.answer for fact in athletes}
 
-    def write(model, sequences, tokens, generator):
-        texts = [f" {said[tuple(ids)]}" if number % 2 else " golf" for number, ids in enumerate(sequences)]
+    def write(model, sequences, samples, tokens, generator):
+        texts = [f" {said[tuple(ids)]}" if number % 2 else " golf" for ids in sequences for number in range(samples)]
         return [model.tokenizer(text + "\n baseball basketball football").input_ids for text in texts]
 
     monkeypatch.setattr("mechunlearn.evaluate.generate.sample", write)
@@ -60,11 +60,12 @@ def test_each_text_is_given_to_the_fact_it_was_written_about(tiny, athletes, mon
 
 @torch.no_grad()
 def test_tokens_are_drawn_from_the_models_own_distribution(model, athletes):
-    """The same draws as a full forward over the whole text for every token, without a cache."""
-    sequences = [model.encode(completion(fact)[0].text)[:12] for fact in athletes]
-    written = sample(model, sequences, 5, torch.Generator().manual_seed(3))
-    generator, texts = torch.Generator().manual_seed(3), torch.tensor(sequences)
+    """The same draws as a full forward over each whole text for every token, without a cache or padding."""
+    prompts = [model.encode(completion(fact)[0].text)[: 9 + number % 4] for number, fact in enumerate(athletes)]
+    written = sample(model, prompts, 2, 5, torch.Generator().manual_seed(3))
+    generator, texts = torch.Generator().manual_seed(3), [list(prompt) for prompt in prompts for _ in range(2)]
     for _ in range(5):
-        shares = model.network(input_ids=texts).logits[:, -1].float().softmax(-1)
-        texts = torch.cat([texts, torch.multinomial(shares, 1, generator=generator)], dim=1)
-    assert written == texts[:, 12:].tolist()
+        for text, drawn in zip(texts, torch.rand(len(texts), 1, generator=generator).tolist(), strict=True):
+            sums = model.network(input_ids=torch.tensor([text])).logits[0, -1].double().softmax(-1).cumsum(-1)
+            text.append(int((sums <= drawn[0]).sum()))
+    assert written == [text[-5:] for text in texts]

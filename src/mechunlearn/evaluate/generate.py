@@ -1,7 +1,7 @@
 """Free generation: does the true or the new answer appear in what the model writes?
 
 generate   measurement rows, one a text
-sample     continuations of prompts of one length, token by token
+sample     continuations of prompts, token by token
 mentions   is an answer among the words of a text?
 """
 
@@ -27,33 +27,47 @@ def generate(model: Model, facts: Sequence[Fact], samples: int, stage: str, seed
     `choice` is the answer that appears alone.
     """
     ask = method("elicitation", "completion")
-    prompts = {fact.id: model.encode(ask(fact)[0].text) for fact in facts}
+    prompts = [model.encode(ask(fact)[0].text) for fact in facts]
     generator = torch.Generator(model.device).manual_seed(seed)
+    written = iter(sample(model, prompts, samples, TOKENS, generator) if prompts else [])
     rows: list[dict[str, Any]] = []
-    for length in sorted({len(ids) for ids in prompts.values()}):  # of one length, so that nothing is padded
-        group = [fact for fact in facts if len(prompts[fact.id]) == length for _ in range(samples)]
-        written = sample(model, [prompts[fact.id] for fact in group], TOKENS, generator)
-        for number, (fact, ids) in enumerate(zip(group, written, strict=True)):
-            text = model.tokenizer.decode(ids, skip_special_tokens=True).partition("\n")[0]
-            rows.append(_row(fact, text) | {"order": number % samples, "stage": stage, "seed": seed})
+    for fact in facts:
+        for number in range(samples):
+            text = model.tokenizer.decode(next(written), skip_special_tokens=True).partition("\n")[0]
+            rows.append(_row(fact, text) | {"order": number, "stage": stage, "seed": seed})
     return rows
 
 
 @torch.no_grad()
 def sample(
-    model: Model, sequences: Sequence[Sequence[int]], tokens: int, generator: torch.Generator
+    model: Model, sequences: Sequence[Sequence[int]], samples: int, tokens: int, generator: torch.Generator
 ) -> list[list[int]]:
-    """So many tokens after each sequence, drawn from the whole distribution; sequences of one length.
+    """So many continuations of each sequence, of so many tokens, drawn from the whole distribution.
+
+    Every prompt is run once for all its continuations, padded on the left, so that all go on at one place. A token is
+    drawn by one uniform number a row, where it falls among the summed probabilities: `torch.multinomial` draws one a
+    word, and takes longer for that than the model runs.
 
     Not `generate` of transformers: that unembeds a slice of the hidden states, which bfloat16 on a CPU multiplies a
     thousand times slower than the same numbers in one piece.
     """
-    cache, step = DynamicCache(), torch.tensor([list(sequence) for sequence in sequences], device=model.device)
-    written = []
-    for _ in range(tokens):
-        hidden = model.network.base_model(input_ids=step, past_key_values=cache).last_hidden_state[:, -1]
-        shares = unembed(model, hidden.contiguous()).softmax(-1)
-        step = torch.multinomial(shares.to(model.device), 1, generator=generator)
+    longest = max(map(len, sequences))
+    gaps = [longest - len(sequence) for sequence in sequences]
+    padded = [[*[0] * gap, *sequence] for gap, sequence in zip(gaps, sequences, strict=True)]
+    step = torch.tensor(padded, device=model.device)
+    mask = torch.tensor([[0] * gap + [1] * (longest - gap) for gap in gaps], device=model.device)
+    places, cache, written = (mask.cumsum(-1) - 1).clamp(min=0), DynamicCache(), []
+    for number in range(tokens):
+        hidden = model.network.base_model(
+            input_ids=step, attention_mask=mask, position_ids=places, past_key_values=cache
+        ).last_hidden_state[:, -1]
+        if not number:
+            hidden, mask, places = (each.repeat_interleave(samples, 0) for each in (hidden, mask, places[:, -1:]))
+            cache.batch_repeat_interleave(samples)
+        sums = unembed(model, hidden.contiguous()).softmax(-1).cumsum(-1)
+        drawn = torch.rand(len(sums), 1, generator=generator, device=model.device).to(sums.device)
+        step = torch.searchsorted(sums, drawn * sums[:, -1:], right=True).clamp(max=sums.shape[1] - 1).to(model.device)
+        mask, places = torch.cat([mask, torch.ones_like(step)], dim=1), places + 1
         written.append(step)
     found: list[list[int]] = torch.cat(written, dim=1).tolist()
     return found
