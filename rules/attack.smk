@@ -12,7 +12,7 @@ rule attack:
         model="models/{model}/model.json",
         facts=f"{HOME}/facts.parquet",
         text=TEXT,
-        base=rules.evaluate_base.output,
+        base=rules.evaluate_base.output.rows,
         deltas=rules.edit.output.deltas,
         code=attack_sources,
     output:

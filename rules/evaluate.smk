@@ -11,7 +11,7 @@ rule evaluate_all:
     localrule: True
 
 
-MEASURES = ("mechunlearn.evaluate.measure", "mechunlearn.evaluate.generate")
+MEASURES = ("mechunlearn.evaluate.measure", "mechunlearn.evaluate.generate", "mechunlearn.models.text_states")
 
 
 rule evaluate_base:
@@ -22,7 +22,8 @@ rule evaluate_base:
         code=sources(*MEASURES, *ASKS),
         benchmarks=benchmark_sources(),
     output:
-        f"{HOME}/measurements/base.parquet",
+        rows=f"{HOME}/measurements/base.parquet",
+        states=f"{HOME}/measurements/base-text.safetensors",
     log:
         "logs/{study}/evaluate/{model}-{task}/base.log",
     benchmark:
@@ -41,7 +42,8 @@ rule evaluate_base:
             --facts {input.facts:q} \
             --text {input.text:q} \
             --settings {params.settings:q} \
-            --out {output:q} \
+            --states {output.states:q} \
+            --out {output.rows:q} \
             >{log:q} 2>&1
         """
 
@@ -51,7 +53,8 @@ rule evaluate:
         model="models/{model}/model.json",
         facts=f"{HOME}/facts.parquet",
         text=TEXT,
-        base=rules.evaluate_base.output,
+        base=rules.evaluate_base.output.rows,
+        states=rules.evaluate_base.output.states,
         deltas=rules.edit.output.deltas,
         code=sources(*MEASURES, "mechunlearn.gate", "mechunlearn.models.delta", *ASKS),
         benchmarks=benchmark_sources(),
@@ -78,6 +81,7 @@ rule evaluate:
             --text {input.text:q} \
             --settings {params.settings:q} \
             --base {input.base:q} \
+            --states {input.states:q} \
             --edits {params.folder:q} \
             {params.seeds:q} \
             --out {output:q} \

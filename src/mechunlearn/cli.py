@@ -298,6 +298,9 @@ def evaluate(
     out: Out,
     edits: Annotated[Path | None, typer.Option(help="Folder of seedK/delta.safetensors; none: the base model.")] = None,
     base: Base = None,
+    states: Annotated[
+        Path | None, typer.Option(help="The base's hidden states on the text: written for the base, else read for KL.")
+    ] = None,
     seed: Seeds = [0],  # noqa: B006
 ) -> None:
     """Measure the base model, or an edit's every seed: all elicitations, held-out text, text of its own, benchmarks."""
@@ -306,7 +309,7 @@ def evaluate(
     from mechunlearn.evaluate.measure import measure
     from mechunlearn.facts import text as passages
     from mechunlearn.gate import usable
-    from mechunlearn.models import delta
+    from mechunlearn.models import text_states
     from mechunlearn.models.scoring import text_hidden
 
     rules = settings_of(config.EvaluateSettings, settings)
@@ -316,20 +319,17 @@ def evaluate(
         formats = usable(artifacts.read_measurements(base), formats, rules.gate)
     forget = [fact for fact in known if fact.role == "forget"] if rules.samples else []
     tasks = benchmarks.load(rules)
-    if not edits:
-        loaded = _load(model)
-        rows = measure(loaded, known, held_out, formats, "base", seed[0])
-        rows += generate(loaded, forget, rules.samples, "base", seed[0])
-        rows += benchmarks.measure(loaded, tasks, rules.benchmark_limit, "base", seed[0])
-    else:
-        rows, before = [], None
-        for number in seed:
-            loaded = _load(model)
-            before = text_hidden(loaded, held_out) if before is None else before
-            delta.apply(edits / f"seed{number}" / "delta.safetensors", loaded)
-            rows += measure(loaded, known, held_out, formats, "edited", number, before)
-            rows += generate(loaded, forget, rules.samples, "edited", number)
-            rows += benchmarks.measure(loaded, tasks, rules.benchmark_limit, "edited", number)
+    rows: list[dict[str, Any]] = []
+    for number in seed if edits else seed[:1]:
+        loaded, stage = (_edited(model, edits, number), "edited") if edits else (_load(model), "base")
+        hidden, before = text_hidden(loaded, held_out), None
+        if states and edits:
+            before = text_states.read(states, loaded, held_out)
+        elif states:
+            text_states.save(states, loaded, held_out, hidden)
+        rows += measure(loaded, known, held_out, formats, stage, number, hidden, before)
+        rows += generate(loaded, forget, rules.samples, stage, number)
+        rows += benchmarks.measure(loaded, tasks, rules.benchmark_limit, stage, number)
     artifacts.write_table(out, artifacts.measurement_table(rows))
 
 

@@ -6,6 +6,7 @@ results/STUDY/MODEL/TASK/
     selection/LOCALIZATION.json                        what an edit may train
     edits/LOCALIZATION/OBJECTIVE/seedK/delta.safetensors
     measurements/base.parquet                          the model before any edit, measured once
+    measurements/base-text.safetensors                 its hidden states on the held-out text, for KL divergences
     measurements/LOCALIZATION/OBJECTIVE.parquet        and after
     attacks/ATTACK/LOCALIZATION/OBJECTIVE.parquet
     masks/LOCALIZATION.parquet, LOCALIZATION-weights.parquet    with ever more of its weights set to zero

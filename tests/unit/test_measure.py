@@ -9,7 +9,7 @@ from mechunlearn.facts import with_options
 from mechunlearn.facts.completion import completion
 from mechunlearn.facts.roles import neighbors
 from mechunlearn.facts.text import Passage
-from mechunlearn.models.scoring import last_hidden, score, text_hidden, text_kl, text_nll
+from mechunlearn.models.scoring import last_hidden, score, text_hidden, text_scores
 
 PASSAGES = [
     Passage("a", "sport", "Tiger Woods plays golf."),
@@ -25,7 +25,7 @@ def test_rows_are_the_scores_of_every_format_and_text(model, athletes):
     assert not table.duplicated(["elicitation", "order", "role", "fact"]).any()
     texts = table[table.elicitation == "text"]
     assert dict(zip(texts.fact, texts.nll, strict=True)) == pytest.approx(
-        dict(zip("ab", text_nll(model, PASSAGES, text_hidden(model, PASSAGES)), strict=True))
+        dict(zip("ab", text_scores(model, PASSAGES, text_hidden(model, PASSAGES))[0], strict=True))
     )
     roles = {fact.id: fact.role for fact in athletes}
     for fact in athletes:
@@ -76,7 +76,7 @@ def test_the_divergence_from_the_base_is_the_mean_over_tokens(fresh):
     ids = [torch.tensor([model.encode(passage.text)]) for passage in PASSAGES]
     with torch.no_grad():
         base = [model.network(input_ids=each).logits[0, :-1].log_softmax(-1) for each in ids]
-        assert text_kl(model, before, before) == pytest.approx([0, 0], abs=1e-6)
+        assert text_scores(model, PASSAGES, before, before)[1] == pytest.approx([0, 0], abs=1e-6)
         model.network.model.layers[1].mlp.down_proj.weight.mul_(1.5)
         now = [model.network(input_ids=each).logits[0, :-1].log_softmax(-1) for each in ids]
     expected = []
@@ -84,6 +84,6 @@ def test_the_divergence_from_the_base_is_the_mean_over_tokens(fresh):
         tokens = [float((p.exp() * (p - q)).sum()) for p, q in zip(first, second, strict=True)]
         expected.append(sum(tokens) / len(tokens))
     assert min(expected) > 1e-4
-    assert text_kl(model, before, text_hidden(model, PASSAGES)) == pytest.approx(expected, rel=1e-3)
-    rows = measure(model, [], PASSAGES, [], "edited", 0, before)
+    assert text_scores(model, PASSAGES, text_hidden(model, PASSAGES), before)[1] == pytest.approx(expected, rel=1e-3)
+    rows = measure(model, [], PASSAGES, [], "edited", 0, base=before)
     assert [row["kl"] for row in rows] == pytest.approx(expected, rel=1e-3)

@@ -8,7 +8,7 @@ from torch.nn.functional import cross_entropy
 
 from mechunlearn.facts.text import Passage
 from mechunlearn.models import scoring
-from mechunlearn.models.scoring import last_hidden, score, text_hidden, text_nll, unembed
+from mechunlearn.models.scoring import last_hidden, score, text_hidden, text_scores, unembed
 
 TEXTS = ["José Altuve plays", "the sport of baseball, " * 7, "Question: What sport does Babe Ruth play?"]
 NUMBERS = ("p_true", "p_new", "p_options")
@@ -108,8 +108,8 @@ def test_text_nll_is_each_passages_own_cross_entropy(model):
     for text in TEXTS:
         ids = model.encode(text)
         expected.append(float(cross_entropy(logits(model, ids)[:-1], torch.tensor(ids[1:]))))
-    assert text_nll(model, passages, text_hidden(model, passages)) == close(expected)
-    assert text_nll(model, passages[::-1], text_hidden(model, passages[::-1])) == close(expected[::-1])
+    assert text_scores(model, passages, text_hidden(model, passages))[0] == close(expected)
+    assert text_scores(model, passages[::-1], text_hidden(model, passages[::-1]))[0] == close(expected[::-1])
 
 
 def test_batches_hold_every_sequence_once_within_one_group_and_the_budget():
@@ -131,3 +131,27 @@ def test_the_common_prefix_leaves_every_sequence_a_token_of_its_own():
         while all(len(ids) > shared + 1 and ids[shared] == sequences[0][shared] for ids in sequences):
             shared += 1
         assert scoring.common_prefix(sequences) == shared
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("lengths", [range(3, 20), range(29, 37), range(60, 70)])
+def test_a_sequence_has_the_bits_in_company_that_it_has_alone(fresh, lengths):
+    """In bfloat16 on a CPU, where a last bit moved in the attention would grow; the first tokens are shared."""
+    model, rng = fresh("qwen2", "bfloat16"), random.Random(0)
+    start = [rng.randrange(5, 400) for _ in range(min(lengths) - 2)]
+    sequences = [
+        [*start, *(rng.randrange(5, 400) for _ in range(length - len(start)))] for length in lengths for _ in range(3)
+    ]
+    kinds = [scoring._kind(len(ids)) for ids in sequences]
+    for batch in scoring._batches(sequences, scoring.BATCH_TOKENS, kinds):
+        together = scoring._hidden_of_kind(model, [sequences[index] for index in batch])
+        for index, hidden in zip(batch, together, strict=True):
+            alone = model.network.base_model(input_ids=torch.tensor([sequences[index]])).last_hidden_state[0, -1]
+            assert torch.equal(hidden, alone), len(sequences[index])
+
+
+def test_bfloat16_scores_do_not_depend_on_company(fresh, prompts):
+    model = fresh("qwen2", "bfloat16")
+    for row, prompt in zip(score(model, prompts), prompts, strict=True):
+        alone = score(model, [prompt])[0]
+        assert [row[key] for key in NUMBERS] == pytest.approx([alone[key] for key in NUMBERS], abs=1e-3, nan_ok=True)

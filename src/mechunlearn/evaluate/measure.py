@@ -13,7 +13,7 @@ from mechunlearn.facts import Fact
 from mechunlearn.facts.roles import neighbors
 from mechunlearn.facts.text import Passage
 from mechunlearn.models.model import Model
-from mechunlearn.models.scoring import score, text_hidden, text_kl, text_nll
+from mechunlearn.models.scoring import score, text_hidden, text_scores
 from mechunlearn.progress import track
 from mechunlearn.registry import load as method
 
@@ -25,12 +25,14 @@ def measure(
     elicitations: Sequence[str],
     stage: str,
     seed: int,
+    hidden: Sequence[torch.Tensor] | None = None,
     base: Sequence[torch.Tensor] | None = None,
 ) -> list[dict[str, Any]]:
     """Measurement rows of a model (see artifacts.MEASUREMENT_COLUMNS).
 
     Neighbors of the forget facts (see facts.roles) are asked in the training prompt only. `base` is what
-    `text_hidden` gave before the edit; without it no KL divergence is measured.
+    `text_hidden` gave before the edit; without it no KL divergence is measured. `hidden` is what it gives now, where
+    that is known.
     """
     rows: list[dict[str, Any]] = []
     for name in track(elicitations, f"measuring {stage}, seed {seed}"):
@@ -39,9 +41,8 @@ def measure(
         prompts = [(prompt, fact.role) for fact in asked for prompt in ask(fact)]
         for row, (_, role) in zip(score(model, [prompt for prompt, _ in prompts]), prompts, strict=True):
             rows.append({**row, "seed": seed, "stage": stage, "elicitation": name, "role": role})
-    hidden, nothing = text_hidden(model, passages), {"order": 0, "rank": 0, "choice": "", "argmax": ""}
-    moved = text_kl(model, base, hidden) if base is not None else [float("nan")] * len(passages)
-    for passage, nll, kl in zip(passages, text_nll(model, passages, hidden), moved, strict=True):
+    hidden, nothing = hidden or text_hidden(model, passages), {"order": 0, "rank": 0, "choice": "", "argmax": ""}
+    for passage, nll, kl in zip(passages, *text_scores(model, passages, hidden, base), strict=True):
         place = {"seed": seed, "stage": stage, "elicitation": "text", "role": "text", "fact": passage.id}
         rows.append({**nothing, **place, "nll": nll, "kl": kl})
     return rows
