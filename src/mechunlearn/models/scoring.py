@@ -171,10 +171,13 @@ def _hidden_of_kind(model: Model, sequences: Sequence[Sequence[int]]) -> torch.T
         shared -= shared % QUERIES  # the same few are left over as when alone
     elif (longest - shared) % QUERIES in FEW:
         shared = max(0, shared - (longest - shared) % QUERIES)  # none are
-    # One sequence is run whole, so that its prefix sees as many keys as in each of them.
-    whole = run_prefix(model, sequences[0]) if shared else []
-    prefix = [(keys[:, :, :shared], values[:, :, :shared]) for keys, values in whole]
-    return _after(model, prefix, [sequence[shared:] for sequence in sequences])
+    # The first is run whole: its keys and values at the prefix, which all share, saw as many keys as in each of them.
+    cache, whole = DynamicCache(), torch.tensor([list(sequences[0])], device=model.device)
+    first = model.network.base_model(input_ids=whole, past_key_values=cache).last_hidden_state[:, -1]
+    if len(sequences) == 1:
+        return first
+    prefix = [(each.keys[:, :, :shared], each.values[:, :, :shared]) for each in cache.layers] if shared else []
+    return torch.cat([first, _after(model, prefix, [sequence[shared:] for sequence in sequences[1:]])])
 
 
 def _row(model: Model, prompt: Prompt, probabilities: torch.Tensor) -> dict[str, Any]:
@@ -231,22 +234,14 @@ def text_scores(
         olds = _few_rows(model, before) if base else cycle([None])
         losses, moved = [], []
         for logits, next_tokens, old in zip(_few_rows(model, after), targets, olds, strict=False):
-            total = logits.logsumexp(-1)
-            losses.append(total - logits.gather(-1, next_tokens.to(logits.device))[:, 0])
+            now = logits.log_softmax(-1)
+            losses.append(-now.gather(-1, next_tokens.to(now.device))[:, 0])
             if old is not None:
-                moved.append(_divergence(old, logits, total))
+                then = old.log_softmax(-1)
+                moved.append(torch.linalg.vecdot(then.exp(), then.sub_(now)))
         nlls.append(float(torch.cat(losses).mean()))
         divergences.append(float(torch.cat(moved).mean()) if moved else math.nan)
     return nlls, divergences
-
-
-def _divergence(old: torch.Tensor, new: torch.Tensor, total: torch.Tensor) -> torch.Tensor:
-    """KL(old || new) of rows of logits: (rows,). `total` is the new ones' log-sum-exp; `old` is written over."""
-    largest = old.amax(-1, keepdim=True)
-    weights = (old - largest).exp_()
-    mass = weights.sum(-1)
-    difference = torch.linalg.vecdot(weights, old.sub_(new)) / mass
-    return difference - (largest[:, 0] + mass.log()) + total
 
 
 def text_losses(model: Model, sequences: Sequence[Sequence[int]]) -> torch.Tensor:
