@@ -8,7 +8,7 @@ from snakemake.exceptions import WorkflowError
 from mechunlearn import published, registry, study as layout
 from mechunlearn.config import validate_study
 from mechunlearn.errors import UserError
-from mechunlearn.facts import rows
+from mechunlearn.facts import BACKWARDS, rows
 from mechunlearn.facts.sets import SETS
 from mechunlearn.timing import closing_lines
 
@@ -217,7 +217,8 @@ def report_settings(wildcards):
 def attack_settings(wildcards):
     """An attack's block; where it asks in formats and leaves open in which, as the evaluation does."""
     settings = getattr(STUDY, wildcards.attack.replace("-", "_"))
-    asks = {"elicitations": STUDY.asked(wildcards.task), "gate": STUDY.evaluate.gate}
+    formats = [name for name in STUDY.asked(wildcards.task) if name != BACKWARDS]
+    asks = {"elicitations": formats, "gate": STUDY.evaluate.gate}
     left_open = {name: value for name, value in asks.items() if getattr(settings, name, value) in ([], None)}
     return settings.model_copy(update=left_open).model_dump_json()
 

@@ -15,9 +15,9 @@ often, before any edit, the true answer of a known fact is the likeliest of all 
 format says nothing about this model.
 
 The stage `worst` is an edit's worst case: the largest p_true of the forget facts over all formats that count and all
-attacks at their full strength, over the facts that all of these measured. Its `elicitation` names the stage and format
-that reached it. Each resample of the facts takes its own maximum, so the interval includes the choice; a maximum over
-many noisy means lies a little above the largest true mean.
+attacks at their full strength (probes and reversed questions apart), over the facts that all of these measured. Its
+`elicitation` names the stage and format that reached it. Each resample of the facts takes its own maximum, so the
+interval includes the choice; a maximum over many noisy means lies a little above the largest true mean.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,6 +27,7 @@ import numpy as np
 import pandas as pd
 
 from mechunlearn.config import EvaluateSettings, ReportSettings
+from mechunlearn.facts import BACKWARDS
 from mechunlearn.gate import gates
 from mechunlearn.stats import central, interval, resampled_means
 from mechunlearn.study import BASE, Cell
@@ -124,9 +125,10 @@ def _worst_rows(
 def _ways(table: pd.DataFrame, unusable: Sequence[str]) -> pd.DataFrame:
     """Forget facts x the ways of getting at them, `STAGE ELICITATION`: p_true. Probes are not among them.
 
-    A probe's classes are fewer than a prompt's options, so its probabilities cannot be compared with these.
+    A probe's classes are fewer than a prompt's options, so its probabilities cannot be compared with these; neither can
+    those of subjects, of which a forgotten fact's still gets its share by chance.
     """
-    asked = table[(table.role == "forget") & ~table.elicitation.isin(unusable)]
+    asked = table[(table.role == "forget") & ~table.elicitation.isin([*unusable, BACKWARDS])]
     asked = asked[asked.stage.isin(full_strength(asked.stage.unique())) & ~asked.stage.str.startswith("probed@")]
     return asked.assign(way=asked.stage + " " + asked.elicitation).pivot(index="fact", columns="way", values="p_true")
 

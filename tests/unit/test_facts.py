@@ -11,7 +11,7 @@ import pytest
 
 from mechunlearn.config import TaskSettings
 from mechunlearn.errors import FactError, UserError
-from mechunlearn.facts import ROLES, Fact, Prompt, roles, sports, text
+from mechunlearn.facts import ROLES, Fact, Prompt, counterfact, roles, sports, text
 from mechunlearn.facts.completion import completion
 from mechunlearn.registry import load as method
 from mechunlearn.registry import methods
@@ -28,7 +28,9 @@ IN_TWO_SPORTS = {
     "Chicago Cardinals",
 }
 SPORTS_ONLY, CONTEXTS = ["famous", "profession", "question"], ["few-shot", "system-expert", "system-original"]
-ELICITATIONS = sorted(name for name, module in methods("elicitation").items() if not module.endswith(".counterfact"))
+ELICITATIONS = sorted(
+    name for name, module in methods("elicitation").items() if not module.endswith((".counterfact", ".reverse"))
+)
 
 
 @pytest.fixture(scope="module")
@@ -210,6 +212,27 @@ def test_a_context_stands_before_the_training_prompt(athletes, name):
     (prompt,), (plain,) = method("elicitation", name)(athletes[0]), completion(athletes[0])
     assert prompt.text.endswith(f"\n{plain.text}")
     assert replace(prompt, text=plain.text, subject=plain.subject) == plain
+
+
+def test_backwards_the_subject_stands_among_those_of_other_answers():
+    facts = [*sports.read(ATHLETES), *counterfact.read(RESOURCES / "counterfact/facts.csv")]
+    answers = {(fact.relation, fact.subject.removeprefix("The ")): fact.answer for fact in facts}
+    for fact in facts:
+        name, prompts = fact.subject.removeprefix("The "), method("elicitation", "reversed")(fact)
+        assert [prompt.order for prompt in prompts] == sorted(prompt.true for prompt in prompts) == [0, 1, 2, 3]
+        for prompt in prompts:
+            names = [option.strip() for option in prompt.options]
+            assert prompt.text.endswith(f": {', '.join(names[:3])} or {names[3]}? Answer:")
+            assert prompt.text[slice(*prompt.subject)] == names[prompt.true] == name
+            assert prompt.new is None
+            assert len({each[0].casefold() for each in names}) == 4  # no vocabulary can mix them up
+            assert [each for each in names if answers[fact.relation, each] == fact.answer] == [name]
+
+
+def test_backwards_only_relations_whose_subjects_are_at_hand_are_asked():
+    fact = Fact("France", "France", "taste", "good", "The taste of {} is", ("good", "bad"))
+    with pytest.raises(FactError, match="'taste', of which no other subjects are known"):
+        method("elicitation", "reversed")(fact)
 
 
 CAPITALS = tuple(f"city {number}" for number in range(9))

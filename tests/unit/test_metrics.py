@@ -216,6 +216,19 @@ def test_the_worst_case_is_the_largest_of_all_usable_ways(tables, computed):
     assert (gap.low, gap.high) == pytest.approx(tuple(np.quantile(both, [0.025, 0.975])))
 
 
+def test_questions_asked_backwards_are_no_worst_case(tables, computed):
+    """Their probabilities have a floor that no forgetting can go below."""
+
+    def backwards(table):
+        asked = table[table.elicitation == "completion"]
+        return pd.concat([table, asked.assign(elicitation="reversed", p_true=asked.p_options)])
+
+    again = metrics({cell: backwards(table) for cell, table in tables.items()}, EVALUATE, REPORT)
+    assert again[again.elicitation == "reversed"].counts.all()
+    worst = [each[each.stage == "worst"].reset_index(drop=True) for each in (again, computed)]
+    pd.testing.assert_frame_equal(*worst)
+
+
 def test_the_training_prompt_is_always_usable_and_others_from_the_gate_on():
     rows = [("completion", 3), ("question", 1), ("question", 1), ("famous", 1), ("famous", 2)]
     place = {"role": "forget"}

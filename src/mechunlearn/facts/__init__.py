@@ -15,6 +15,7 @@ ROLES = ("forget", "forget-train", "maintain-train", "maintain-test", "unknown")
 LOCALIZED = ("forget", "forget-train", "maintain-train", "maintain-test")
 EDITED = ("forget", "forget-train", "maintain-train")
 MEASURED = ("forget", "maintain-test")
+BACKWARDS = "reversed"  # the format that asks for subjects: by chance, a forgotten fact's still gets its share
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,7 @@ ELICITATIONS = {
     "system-original": "System line: original",
     "choice-text": "Multiple choice, in words",
     "choice-letter": "Multiple choice, by letter",
+    "reversed": "Asked backwards",
     "generation": "Free text",
     "best-prompt": "Best prompt found",
     "text": "Plain text",
