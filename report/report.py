@@ -30,7 +30,7 @@ from mechunlearn import artifacts, published, registry, report, timing
 from mechunlearn import study as layout
 from mechunlearn.claims import OBJECTIVE
 from mechunlearn.config import validate_study
-from mechunlearn.figures import agreement, data, html, mechanisms, planted, tables, words
+from mechunlearn.figures import agreement, data, html, mechanisms, planted, scaling, tables, words
 
 # %% tags=["parameters"]
 CONFIG = None  # a study as JSON; None: the default study
@@ -71,7 +71,8 @@ def figures(model, task, names):
     """Pictures of figures that have something to show; what the others say instead goes to the limits."""
     global number
     home, rows, pictures = layout.home(study.study, model, task), part(model, task), []
-    for name in names:
+    fitting = layout.figures(study, task)
+    for name in filter(fitting.__contains__, names):
         module = import_module(registry.methods("figure")[name])
         found, seen = module.caption(home, rows, level)
         if seen:
@@ -157,8 +158,8 @@ gets a new, wrong answer{
 {count["maintain-train"]} others help the training to leave everything else alone; {count["maintain-test"]} more are
 never trained on, only measured, to see what was kept.</li>""",
             located,
-            f"""<li><strong>Edit.</strong> Only that part is trained, for {study.edit.steps} steps, towards the new
-answers ({seeds}).</li>""",
+            f"""<li><strong>Edit.</strong> Only that part is trained, for {tables.training(study.edit)}, towards the new
+answers ({seeds}). {html.safe(tables.in_turn(study, task))}</li>""",
             f"""<li><strong>Test.</strong> The edited model is asked again, in the wording it was trained on and in
 others: {formats}. {html.safe(tables.attacked(study.attacks))}</li>""",
         ]
@@ -188,6 +189,7 @@ TRUST = {
     "agreement": "Would a method choose the same again?",
 }
 ORDER = [
+    "sequential",
     "weight-masking",
     "worst-case",
     "robustness",
@@ -200,6 +202,9 @@ ORDER = [
 others = sorted(set(registry.methods("figure")) - {*ORDER, *TRUST})
 if shown:
     show("<h2>What was found</h2>")
+if sizes := layout.sizes(study):
+    number += 1
+    show(html.picture(folder / "figures/scaling.svg", titled(scaling.TITLE), *scaling.caption(metrics, sizes, level)))
 for model, task in shown:
     show(heading(model, task), *figures(model, task, [*ORDER, *others]))
 

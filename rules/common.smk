@@ -24,6 +24,8 @@ TEXT = layout.text_file(STUDY)
 ASKS = sorted({registry.methods("elicitation")[name] for name in STUDY.evaluate.elicitations})
 
 
+SEQUENTIAL = [name for name, task in STUDY.tasks.items() if task.blocks]
+AT_ONCE = [name for name in STUDY.tasks if name not in SEQUENTIAL]
 PLANTED = [name for name, model in STUDY.models.items() if model.planted]
 WHOLE = [name for name in STUDY.models if name not in PLANTED]
 
@@ -55,7 +57,7 @@ def localizer_sources(wildcards):
 
 def edit_sources(wildcards):
     objective = registry.edits()[wildcards.objective]
-    return sources("mechunlearn.edit.train", "mechunlearn.models.delta", objective, *ASKS)
+    return sources("mechunlearn.edit.sequence", "mechunlearn.models.delta", objective, *ASKS)
 
 
 def attack_sources(wildcards):
@@ -73,6 +75,7 @@ def report_sources():
         "mechunlearn.timing",
         "mechunlearn.figures.tables",
         "mechunlearn.figures.mechanisms",
+        "mechunlearn.figures.scaling",
         *registry.methods("figure").values(),
     )
 
@@ -96,23 +99,33 @@ def study_settings(wildcards):
 
 
 def selection_inputs(wildcards):
-    """A localization's scores, and fact lookup's selection where it sets the budget."""
+    """A localization's scores, fact lookup's selection where it sets the budget, the facts where these form groups."""
     home, name = HOME.format(**wildcards), wildcards.localization
     inputs = {}
     if scorer := STUDY.localize.scorer(name):
         inputs["scores"] = f"{home}/scores/{scorer}.parquet"
     if STUDY.localize.follows_lookup(name):
         inputs["lookup"] = f"{home}/selection/fact-lookup.json"
+    if layout.grouped(STUDY, wildcards.task, name):
+        inputs["facts"] = f"{home}/facts.parquet"
     return inputs
 
 
 def selection_options(wildcards, input):
     """The same as command line options."""
-    return [option for key in ("scores", "lookup") if key in input.keys() for option in (f"--{key}", input[key])]
+    keys = [key for key in ("scores", "lookup", "facts") if key in input.keys()]
+    return [option for key in keys for option in (f"--{key}", input[key])]
 
 
 def edit_folder(wildcards):
     return f"{HOME}/edits/{{localization}}/{{objective}}".format(**wildcards)
+
+
+def edited_blocks(wildcards):
+    """How the blocks of a sequential task fared while they were edited, every seed; nothing of other tasks."""
+    if wildcards.task not in SEQUENTIAL:
+        return []
+    return [f"{edit_folder(wildcards)}/seed{seed}/blocks.parquet" for seed in STUDY.seeds]
 
 
 def dataset(wildcards):

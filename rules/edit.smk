@@ -21,6 +21,8 @@ rule edit:
         "logs/{study}/edit/{model}-{task}/{localization}-{objective}.log",
     benchmark:
         "results/{study}/timing/edit/{model}-{task}-{localization}-{objective}.tsv"
+    wildcard_constraints:
+        task=one_of(AT_ONCE),
     conda:
         "../envs/torch.yaml"
     threads: 1
@@ -45,3 +47,13 @@ rule edit:
             --out {params.folder:q} \
             >{log:q} 2>&1
         """
+
+
+# Block after block, and how the blocks fared on the way.
+use rule edit as edit_sequential with:
+    output:
+        deltas=rules.edit.output.deltas,
+        histories=rules.edit.output.histories,
+        blocks=[f"{HOME}/edits/{{localization}}/{{objective}}/seed{seed}/blocks.parquet" for seed in STUDY.seeds],
+    wildcard_constraints:
+        task=one_of(SEQUENTIAL),

@@ -56,6 +56,7 @@ rule evaluate:
         base=rules.evaluate_base.output.rows,
         states=rules.evaluate_base.output.states,
         deltas=rules.edit.output.deltas,
+        blocks=edited_blocks,
         code=sources(*MEASURES, "mechunlearn.gate", "mechunlearn.models.delta", *ASKS),
         benchmarks=benchmark_sources(),
     output:

@@ -33,6 +33,7 @@ rule metrics:
 rule figures:
     input:
         layout.figure_files(STUDY),
+        f"results/{STUDY.study}/figures/scaling.svg" if layout.sizes(STUDY) else [],
     localrule: True
 
 
@@ -66,6 +67,40 @@ rule figure:
         mechunlearn figure \
             --name {wildcards.figure:q} \
             --results {params.folder:q} \
+            --metrics {input.metrics:q} \
+            --out {output.svg:q} \
+            >{log:q} 2>&1
+        """
+
+
+rule scaling:
+    input:
+        metrics=rules.metrics.output.table,
+        code=sources("mechunlearn.figures.scaling"),
+    output:
+        svg=report(
+            f"results/{STUDY.study}/figures/scaling.svg",
+            caption="../report/captions/figure.rst",
+            category="Figures",
+            subcategory="number of facts",
+            labels={"figure": "scaling"},
+        ),
+        png=f"results/{STUDY.study}/figures/scaling.png",
+    log:
+        f"logs/{STUDY.study}/scaling.log",
+    benchmark:
+        f"results/{STUDY.study}/timing/figures/scaling.tsv"
+    conda:
+        "../envs/base.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+    params:
+        study=study_settings,
+    shell:
+        """
+        mechunlearn scaling \
+            --study-config {params.study:q} \
             --metrics {input.metrics:q} \
             --out {output.svg:q} \
             >{log:q} 2>&1

@@ -42,7 +42,7 @@ rule select:
     input:
         unpack(selection_inputs),
         model="models/{model}/model.json",
-        code=sources("mechunlearn.localize.select", "mechunlearn.localize.stability"),
+        code=sources("mechunlearn.localize.groups", "mechunlearn.localize.stability"),
     output:
         f"{HOME}/selection/{{localization}}.json",
     log:

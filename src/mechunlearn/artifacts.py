@@ -152,7 +152,8 @@ def read_table(path: str | Path, columns: Iterable[str] = ()) -> pd.DataFrame:
 def write_facts(path: str | Path, facts: Sequence[Fact], p_answer: Sequence[float], rank: Sequence[int]) -> None:
     """Write facts with their roles beside the base model's P(answer) and the answer's rank."""
     table = pd.DataFrame([asdict(fact) for fact in facts])
-    write_table(path, table.assign(p_answer=list(p_answer), rank=list(rank))[FACT_COLUMNS])
+    blocks = ["block"] if any(fact.block for fact in facts) else []
+    write_table(path, table.assign(p_answer=list(p_answer), rank=list(rank))[[*FACT_COLUMNS, *blocks]])
 
 
 def read_facts(path: str | Path, *roles: str) -> list[Fact]:
@@ -178,8 +179,22 @@ class Component:
 
 
 @dataclass(frozen=True)
+class Group:
+    """Facts, by id, that are edited together, and what that may train; `block` as in Fact."""
+
+    facts: list[str]
+    components: list[Component]
+    parameters: int
+    block: int = 0
+
+
+@dataclass(frozen=True)
 class Selection:
-    """The components a localization edits, in the order of their rank, and how it came to them."""
+    """The components a localization edits, in the order of their rank, and how it came to them.
+
+    groups   where facts have selections of their own: the groups in which they are edited, one after another;
+             `components` is then all that any of them trains
+    """
 
     localization: str
     components: list[Component]
@@ -187,21 +202,27 @@ class Selection:
     budget: int
     total: int
     details: dict[str, Any] = field(default_factory=dict)
+    groups: list[Group] = field(default_factory=list)
 
 
 def write_selection(path: str | Path, selection: Selection) -> None:
-    """Write a selection as JSON."""
-    write_json(path, asdict(selection))
+    """Write a selection as JSON; groups only where there are some."""
+    write_json(path, {key: value for key, value in asdict(selection).items() if key != "groups" or value})
 
 
 def read_selection(path: str | Path) -> Selection:
     """Read a selection. Raises ArtifactError."""
     values = read_json(path)
     try:
-        components = [Component(**component) for component in values.pop("components")]
-        return Selection(components=components, **values)
+        components = _components(values)
+        groups = [Group(components=_components(group), **group) for group in values.pop("groups", [])]
+        return Selection(components=components, groups=groups, **values)
     except (TypeError, KeyError, AttributeError) as error:
         raise ArtifactError(f"{path} is not a selection ({error}); delete it and run again.") from error
+
+
+def _components(values: dict[str, Any]) -> list[Component]:
+    return [Component(**component) for component in values.pop("components")]
 
 
 # measurements ---------------------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Localize, edit and attack knowledge in language models.",
 )
+BLOCKS = "blocks.parquet"  # how the blocks of a sequential edit fared while it was made
 SettingsType = TypeVar("SettingsType", bound=config.Settings)
 Settings = Annotated[str, typer.Option(help="JSON of the configuration block this command uses.")]
 Manifest = Annotated[Path, typer.Option("--model", help="The model's manifest, models/NAME/model.json.")]
@@ -198,8 +199,12 @@ def select(
         Path | None, typer.Option(help="Scores of its localizer; none for a baseline or layers given by hand.")
     ] = None,
     lookup: Annotated[Path | None, typer.Option(help="Fact lookup's selection, where it sets the budget.")] = None,
+    facts: Annotated[
+        Path | None, typer.Option(help="The facts, where blocks or single facts have selections of their own.")
+    ] = None,
 ) -> None:
     """Choose what a localization may train, within the budget, and tell how far such a choice can be relied on."""
+    from mechunlearn.localize.groups import select_groups
     from mechunlearn.localize.select import select
     from mechunlearn.localize.stability import stability
     from mechunlearn.models.components import layout_of
@@ -207,8 +212,12 @@ def select(
 
     layout, rules = layout_of(read_manifest(model)), settings_of(config.LocalizeSettings, settings)
     table = artifacts.read_table(scores, artifacts.SCORE_COLUMNS) if scores else None
-    selection = select(localization, layout, rules, table, artifacts.read_selection(lookup) if lookup else None)
-    if table is not None:
+    by_lookup = artifacts.read_selection(lookup) if lookup else None
+    if facts:
+        selection = select_groups(localization, layout, rules, artifacts.read_facts(facts, *EDITED), table, by_lookup)
+    else:
+        selection = select(localization, layout, rules, table, by_lookup)
+    if table is not None and not facts:
         selection.details["stability"] = stability(selection, layout, rules, table)
     artifacts.write_selection(out, selection)
     print(f"{localization}: {selection.parameters:,} of {selection.total:,} parameters, budget {selection.budget:,}")
@@ -227,7 +236,7 @@ def edit(
     out: Annotated[Path, typer.Option(help="The folder for seedK/delta.safetensors and seedK/history.json.")],
 ) -> None:
     """Train an edit of the selected components, once a seed, and keep what changed."""
-    from mechunlearn.edit.train import edit
+    from mechunlearn.edit.sequence import edit_in_turn
     from mechunlearn.facts import text as passages
     from mechunlearn.models import delta
 
@@ -241,9 +250,11 @@ def edit(
     }
     for number in seed:
         base = _load(model)
-        names, history = edit(base, known, training, chosen, objective, rules, number)
+        names, history, rows = edit_in_turn(base, known, training, chosen, objective, rules, number)
         folder = out / f"seed{number}"
         artifacts.write_json(folder / "history.json", history)
+        if rows:
+            artifacts.write_table(folder / BLOCKS, artifacts.measurement_table(rows))
         delta.save(folder / "delta.safetensors", base, names, {**about, "seed": number})
 
 
@@ -328,6 +339,9 @@ def evaluate(
         elif states:
             text_states.save(states, loaded, held_out, hidden)
         rows += measure(loaded, known, held_out, formats, stage, number, hidden, before)
+        if edits and (edits / f"seed{number}" / BLOCKS).is_file():
+            table = artifacts.read_measurements(edits / f"seed{number}" / BLOCKS)
+            rows += [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
         rows += generate(loaded, forget, rules.samples, stage, number)
         rows += benchmarks.measure(loaded, tasks, rules.benchmark_limit, stage, number)
     artifacts.write_table(out, artifacts.measurement_table(rows))
@@ -450,6 +464,20 @@ def planted(
             scores = {name: artifacts.read_table(path, artifacts.SCORE_COLUMNS) for name, path in paths.items()}
             found.append((model, task, where[1], scores))
     style.save(planted.draw(write_planted(out, found)), figure)
+
+
+@app.command()
+def scaling(
+    study_config: Annotated[str, typer.Option(help="JSON of the whole study.")],
+    metrics: Annotated[Path, typer.Option(help="The study's metrics.csv.")],
+    out: Annotated[Path, typer.Option(help="The SVG file to write; a PNG is written beside it.")],
+) -> None:
+    """Draw how edits fare with the number of facts, where a study's tasks differ in it."""
+    from mechunlearn.figures import data, scaling, style
+    from mechunlearn.study import sizes
+
+    tasks = sizes(settings_of(config.Study, study_config))
+    style.save(scaling.draw(data.read_metrics(metrics), tasks), out)
 
 
 @app.command()

@@ -40,8 +40,9 @@ ROOMS = {
 }
 CARRIERS = re.compile(rf"{PACKAGE.name}\.(config|errors|progress|registry)(\..+)?")
 BASELINES = ("random", "random-mlps", "all-mlps", "nonlocalized")
-UNBUDGETED = ("fact-lookup", "all-mlps", "nonlocalized")
-MLP_LOCALIZERS = ("fact-lookup", "path-patching")  # they look for MLPs, so they have no form with `-mlps`
+PER_FACT = "fact-lookup-per-fact"  # fact lookup's scores, a selection a fact
+UNBUDGETED = ("fact-lookup", PER_FACT, "all-mlps", "nonlocalized")
+MLP_LOCALIZERS = ("fact-lookup", PER_FACT, "path-patching")  # they look for MLPs, so they have no form with `-mlps`
 DRAW = re.compile(r"(random|random-mlps)-(?:[2-9]|[1-9]\d+)")
 # A benchmark's name, or a list of them, in lm-eval's files, which need not end in `.yaml`.
 BENCHMARK = re.compile(rb"^[\"']?(?:task|group|tag)[\"']?:([^#\n]*(?:\n *- [^#\n]*)*)", re.MULTILINE)
@@ -109,7 +110,7 @@ def localizations() -> list[str]:
     """Fact lookup, every other localizer over all components and over MLPs only, and the baselines."""
     ranked = [name for name in sorted(methods("localizer")) if name != "fact-lookup"]
     forms = [(name,) if name in MLP_LOCALIZERS else (name, f"{name}-mlps") for name in ranked]
-    return ["fact-lookup", *(name for names in forms for name in names), *BASELINES]
+    return ["fact-lookup", PER_FACT, *(name for names in forms for name in names), *BASELINES]
 
 
 def baseline(localization: str) -> str | None:
@@ -122,7 +123,7 @@ def baseline(localization: str) -> str | None:
 
 def scorer(localization: str) -> str | None:
     """The localizer whose scores a localization selects by; None for a baseline."""
-    return None if baseline(localization) else localization.removesuffix("-mlps")
+    return None if baseline(localization) else localization.removesuffix("-mlps").removesuffix("-per-fact")
 
 
 def mlps_only(localization: str) -> bool:

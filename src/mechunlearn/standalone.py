@@ -41,7 +41,7 @@ def localize(
     from mechunlearn.models.loading import fastest, load
     from mechunlearn.models.sources import fetch, locate
 
-    names = [*registry.localizations(), *settings.layers]
+    names = [*(name for name in registry.localizations() if name != registry.PER_FACT), *settings.layers]
     if localization not in names and not registry.baseline(localization):
         raise ConfigError(f"--method: {unknown(localization, names)}")
     manifest = Path(model)

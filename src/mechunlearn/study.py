@@ -14,6 +14,7 @@ results/STUDY/MODEL/TASK/
 results/STUDY/passages.jsonl                           general text, where the study names its own
 results/STUDY/metrics.csv, claims.json, report.html
 results/STUDY/planted.csv, figures/planted.svg         where facts were planted
+results/STUDY/figures/scaling.svg                      where tasks differ in how many facts they forget
 """
 
 import os
@@ -97,10 +98,27 @@ def mask_files(study: Study, ending: str = "") -> list[str]:
     return targets(study, f"masks/{{localization}}{ending}.parquet", localization=study.masking.localizations)
 
 
+def sizes(study: Study) -> dict[str, int]:
+    """The tasks with how many facts each forgets, where they are of one fact set in three sizes or more; else none."""
+    tasks = study.tasks.values()
+    found = {name: task.forget for name, task in study.tasks.items() if task.forget and not task.blocks}
+    alike = len({(task.facts, task.path) for task in tasks}) == 1 and len(found) == len(tasks)
+    return found if alike and study.objectives and len(set(found.values())) >= 3 else {}
+
+
+def figures(study: Study, task: str) -> list[str]:
+    """The figures that fit a task: all, but that of its blocks only where it has some."""
+    return [name for name in registry.methods("figure") if name != "sequential" or study.tasks[task].blocks]
+
+
 def figure_files(study: Study) -> list[str]:
     """Every figure of every model and task but the planted ones, which have a figure of their own together."""
-    folders = [home(study.study, model, task) for model, task in pairs(study) if not study.models[model].planted]
-    return [str(folder / f"figures/{name}.svg") for folder in folders for name in registry.methods("figure")]
+    shown = [(model, task) for model, task in pairs(study) if not study.models[model].planted]
+    return [
+        str(home(study.study, model, task) / f"figures/{name}.svg")
+        for model, task in shown
+        for name in figures(study, task)
+    ]
 
 
 def cell_of(path: str | Path) -> Cell:
@@ -140,6 +158,11 @@ def selections(study: Study) -> list[str]:
     """Every localization that is selected: fact lookup first where it sets a budget, then the study's own."""
     first = ["fact-lookup"] if any(map(study.localize.follows_lookup, study.localizations)) else []
     return list(dict.fromkeys([*first, *study.localizations]))
+
+
+def grouped(study: Study, task: str, localization: str) -> bool:
+    """Are facts edited in groups, one after another: in blocks, or each group where its facts are looked up?"""
+    return study.tasks[task].blocks is not None or study.localize.per_fact(localization)
 
 
 def localizers(study: Study) -> list[str]:

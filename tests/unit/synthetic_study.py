@@ -73,7 +73,7 @@ def _cell(made: Study, home: Path, place: int) -> dict[str, pd.DataFrame]:
     for name in made.localizations:
         artifacts.write_selection(home / "selection" / f"{name}.json", selection(name))
         for objective in made.objectives:
-            edited = _measure(made, name, "edited", formats)
+            edited = pd.concat([_measure(made, name, "edited", formats), _blocks(made, name, home.name)])
             artifacts.write_table(home / "measurements" / name / f"{objective}.parquet", edited)
             relearned = [_measure(made, name, f"relearned@{step}", ["completion"]) for step in made.relearn.steps]
             for attack in made.attacks:
@@ -132,6 +132,22 @@ def _direct() -> pd.DataFrame:
         for kind, head in [("direct-mlp", -1), *(("direct-head", head) for head in range(HEADS))]
     ]
     return pd.DataFrame(rows, columns=artifacts.SCORE_COLUMNS)
+
+
+def _blocks(made: Study, localization: str, task: str) -> pd.DataFrame:
+    """Rows of a sequential task: a block's edit fades a little with every block that follows."""
+    rng, count, rows = random.Random(f"blocks-{localization}"), made.tasks[task].blocks or 0, []
+    for after in range(count + 1 if count else 0):
+        for fact in range(FORGET):
+            block = 1 + fact * count // FORGET
+            new = 0.05 if after < block else max(0.0, STRENGTH.get(localization, 0.5) - 0.1 * (after - block))
+            new *= rng.uniform(0.9, 1.1)
+            rows.append(
+                {"seed": 0, "stage": f"edited@{after}", "elicitation": "completion", "order": 0, "rank": 2}
+                | {"role": f"block-{block}", "fact": f"fact {fact}", "p_true": 1 - new, "p_new": new, "p_options": 1.0}
+                | {"choice": "new" if new > 0.5 else "true", "argmax": " x", "nll": None}
+            )
+    return artifacts.measurement_table(rows)
 
 
 def _scores(place: int) -> dict[str, pd.DataFrame]:

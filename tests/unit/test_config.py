@@ -201,6 +201,33 @@ def test_names_by_hand_and_further_draws_are_localizations():
     assert "did you mean 'gemma-7b-ct'?" in refusal(values)
 
 
+@pytest.mark.parametrize(
+    ("task", "words"),
+    [
+        ({"forget": 64, "blocks": 5}, ["blocks is 5", "must divide `forget`, 64"]),
+        ({"answer": "baseball", "blocks": 2}, ["may not be given with `answer`"]),
+        ({"forget": 4, "blocks": 1}, ["greater than or equal to 2"]),
+    ],
+)
+def test_blocks_divide_the_facts_to_forget(task, words):
+    message = refusal(changed("tasks.athletes", {"facts": "sports", **task}))
+    assert all(word in message for word in words)
+    assert validate_study(changed("tasks.athletes", {"facts": "sports", "forget": 64, "blocks": 4}))
+
+
+def test_fact_by_fact_every_edited_fact_must_be_localized():
+    study = {**SMALLEST, "localizations": ["fact-lookup-per-fact"]}
+    assert "allowed: 'forget'" in refusal(study)
+    assert "'path-patching'" in refusal({**study, "localize": {"facts": "forget", "lookup": "probes"}})
+    many = {"tasks": {"athletes": {"facts": "sports", "forget": 64}}, "localize": {"facts": "forget"}}
+    assert "localize.paths.facts is 32" in refusal({**study, **many})
+    assert "allowed for tasks.athletes: at least 64" in refusal({**study, **many})
+    many["tasks"]["athletes"]["blocks"] = 2
+    assert validate_study({**study, **many})
+    by_hand = {"layers": {"fact-lookup-per-fact": {"mlps": [1]}}}
+    assert validate_study({**study, "localize": by_hand})
+
+
 def test_layers_for_no_localization_are_refused():
     values = changed("localize.layers", {"fact-lokup": {"mlps": [2]}})
     assert "localize.layers: unknown name 'fact-lokup' - did you mean 'fact-lookup'?" in refusal(values)
@@ -265,7 +292,7 @@ def test_what_a_localizer_is_handed_is_what_its_source_reads(name):
     files = [Path(path) for path in registry.sources(registry.methods("localizer")[name])]
     code = " ".join(path.read_text() for path in files if path.parent.name == "localize")
     read = set(re.findall(r"\bsettings\.(\w+)", code)) - {"steps"}
-    handed = set(json.loads(LocalizeSettings().for_localizer(name))) - {"repeats"}
+    handed = set(json.loads(LocalizeSettings().for_localizer(name))) - {"repeats", "facts"}  # which `score` reads
     assert handed == read
 
 

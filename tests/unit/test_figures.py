@@ -11,7 +11,8 @@ from matplotlib.patches import Rectangle
 from synthetic_study import FORGET, LAYERS, build, selection, study
 
 from mechunlearn import registry
-from mechunlearn.figures import data, html, style, words
+from mechunlearn import study as layout
+from mechunlearn.figures import data, html, scaling, style, tables, words
 
 FIGURES = sorted(registry.methods("figure"))
 SEVEN = (
@@ -24,10 +25,11 @@ BY_HAND = {"mine": {"mlps": [2, 3], "heads": [[5, 0]]}}
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """The folder and metrics of a made-up study of seven localizations."""
+    """The folder and metrics of a made-up study of seven localizations and a task in four blocks."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("study"))
-        home = build(study("made-up", SEVEN, masking=MASKING)).absolute()
+        tasks = {"sports-athlete-16": {"facts": "sports", "forget": 16, "blocks": 4}}
+        home = build(study("made-up", SEVEN, tasks=tasks, masking=MASKING)).absolute()
         return home, data.read_metrics("results/made-up/metrics.csv", "tiny", home.name)
 
 
@@ -70,8 +72,10 @@ def test_robustness_has_a_bar_for_every_localization_and_counting_format(drawn):
 def test_every_objective_gets_its_own_panels(made):
     home, metrics = made
     other = metrics[metrics.objective == "inject"].assign(objective="other")
+    both = pd.concat([metrics, other], ignore_index=True)
+    assert len(registry.load("figure", "sequential")(home, both).axes) == 2 * 2 * 4
     for name in ("robustness", "relearning", "trade-off"):
-        figure = registry.load("figure", name)(home, pd.concat([metrics, other], ignore_index=True))
+        figure = registry.load("figure", name)(home, both)
         assert len(figure.axes) == 4
         assert sum("(other)" in axes.get_title(loc="left") for axes in figure.axes) == 2
 
@@ -84,6 +88,64 @@ def test_relearning_has_a_line_for_every_localization_through_every_step(drawn):
         assert all(len(line.get_xdata()) == 3 for line in lines)
     names = {text.get_text() for text in unseen.texts}
     assert names >= {words.short(name) for name in (*SEVEN, "base")}
+
+
+def test_every_block_has_a_line_for_every_localization_from_before_the_first_to_after_the_last(drawn, made):
+    panels = drawn("sequential").axes
+    assert [axes.get_title(loc="left") for axes in panels[:4]] == [f"Block {block}" for block in (1, 2, 3, 4)]
+    for number, axes in enumerate(panels):
+        lines = [line for line in axes.lines if not str(line.get_label()).startswith("_")]
+        assert [line.get_label() for line in lines] == [words.localization(name) for name in SEVEN]
+        metric, block = ("p_new", "p_true")[number // 4], 1 + number % 4
+        for line, name in zip(lines, SEVEN, strict=True):
+            where = {"localization": name, "role": f"block-{block}"}
+            rows = [data.one(made[1], metric, stage=f"edited@{after}", **where) for after in range(5)]
+            assert list(line.get_ydata()) == [row.value for row in rows]
+
+
+def test_a_task_without_blocks_has_no_figure_of_them():
+    assert "sequential" not in layout.figures(study(), "sports-athlete-16")
+    assert sorted([*layout.figures(study(), "sports-athlete-16"), "sequential"]) == FIGURES
+
+
+def test_scaling_has_a_line_for_every_localization_over_the_sizes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tasks = {f"sports-{size}": {"facts": "sports", "forget": size} for size in (100, 16, 32)}
+    many = study("many", SEVEN, tasks=tasks)
+    build(many)
+    metrics, sizes = data.read_metrics("results/many/metrics.csv"), layout.sizes(many)
+    assert sizes == {"sports-100": 100, "sports-16": 16, "sports-32": 32}
+    figure = scaling.draw(metrics, sizes)
+    for axes, panel in zip(figure.axes, scaling.PANELS, strict=True):
+        lines = [line for line in axes.lines if not str(line.get_label()).startswith("_")]
+        assert [line.get_label() for line in lines] == [words.localization(name) for name in SEVEN]
+        asked = panel.elicitation != "paraphrase-1"  # which fits no athlete
+        assert [text.get_text() for text in axes.texts] == ([] if asked else ["n/a"])
+        where = {"elicitation": panel.elicitation, "role": panel.role, "stage": "edited"}
+        for line, name in zip(lines, SEVEN, strict=True):
+            rows = [
+                data.one(metrics, panel.metric, task=f"sports-{n}", localization=name, **where) for n in (16, 32, 100)
+            ]
+            assert list(line.get_ydata()) == ([row.value for row in rows] if asked else [])
+    found, seen = scaling.caption(metrics, sizes)
+    assert "From 16 facts to 100" in found
+    assert "n = 16, 32 and 100" in seen
+    with style.look():
+        figure.draw_without_rendering()
+        assert figure.get_tightbbox().x1 <= style.WIDTH + 0.05
+
+
+def test_sizes_are_those_of_tasks_that_differ_in_them_alone():
+    def sizes(*tasks, **more):
+        return layout.sizes(
+            study(tasks={f"task-{n}": {"facts": "sports", **task} for n, task in enumerate(tasks)}, **more)
+        )
+
+    three = [{"forget": 4}, {"forget": 8}, {"forget": 16}]
+    assert sizes(*three) == {"task-0": 4, "task-1": 8, "task-2": 16}
+    assert sizes(*three[:2]) == sizes(*three[:2], {"forget": 8, "seed": 1}) == {}
+    assert sizes(*three, {"forget": 32, "blocks": 2}) == sizes(*three, {"forget": 32, "facts": "counterfact"}) == {}
+    assert sizes(*three, objectives=[], attacks=[]) == {}
 
 
 def test_trade_off_has_a_point_for_every_localization(drawn):
@@ -167,12 +229,12 @@ def test_labels_keep_their_distance_and_their_order():
     assert places[0] < places[2] < places[1]
 
 
-def test_every_localization_of_up_to_sixteen_has_a_look_of_its_own():
+def test_every_localization_of_up_to_seventeen_has_a_look_of_its_own():
     known = registry.localizations()
-    for names in (known, [*known, "random-2", "gemma-7b-ct"], ["fact-lookup", *(f"mine-{i}" for i in range(15))]):
+    for names in (known, [*known, "random-2", "gemma-7b-ct"], ["fact-lookup", *(f"mine-{i}" for i in range(16))]):
         looks = style.looks(names).values()
         for trait in ("color", "marker", "line", "hatch"):
-            assert len({str(getattr(look, trait)) for look in looks}) == len(names) <= 16, trait
+            assert len({str(getattr(look, trait)) for look in looks}) == len(names) <= 17, trait
     assert len(style.looks([f"mine-{i}" for i in range(30)])) == 30
     assert style.looks(known)["fact-lookup"] == style.looks(["mine", "fact-lookup"])["fact-lookup"]
 
@@ -184,6 +246,18 @@ def test_names_by_hand_and_draws_are_readable():
     names = ["mine", "random-mlps-12", "random-mlps-2", "nonlocalized", "random-mlps", "fact-lookup"]
     ordered = ["fact-lookup", "random-mlps", "random-mlps-2", "random-mlps-12", "nonlocalized", "mine"]
     assert registry.ordered(names) == ordered
+
+
+def test_the_report_says_what_is_edited_in_turn():
+    blocks = {"athletes": {"facts": "sports", "forget": 16, "blocks": 4}}
+    assert "4 blocks of 4" in tables.in_turn(study(tasks=blocks), "athletes")
+    facts = study("one", ("fact-lookup-per-fact",), localize={"facts": "forget"})
+    assert tables.in_turn(facts, "sports-athlete-16").startswith("“Fact lookup, fact by fact” gives every fact")
+    assert tables.in_turn(study(), "sports-athlete-16") == ""
+    assert [tables.training(study(edit=edit).edit) for edit in ({"steps": 7}, {"epochs": 3})] == [
+        "7 steps",
+        "3 passes over the facts",
+    ]
 
 
 def test_words():

@@ -110,6 +110,11 @@ class LocalizeSettings(Settings):
     granularity: Literal["blocks", "heads"] = Field(
         default="blocks", description="Select attention as whole blocks (as published) or head by head."
     )
+    facts: Literal["known", "forget"] = Field(
+        default="known",
+        description="Which facts the localizers see: all that the model knows, or only those that are edited. In a "
+        "task with `blocks` they see those of one block at a time.",
+    )
     layers: dict[Name, HandSettings] = Field(
         default={},
         description="Localizations given by hand, by name: new ones, or one of ours such as fact-lookup instead of "
@@ -143,6 +148,10 @@ class LocalizeSettings(Settings):
         """The localizer whose scores a localization selects by; None for a baseline and what is given by hand."""
         return None if localization in self.layers else registry.scorer(localization)
 
+    def per_fact(self, localization: str) -> bool:
+        """Does every fact have a selection of its own?"""
+        return localization == registry.PER_FACT and localization not in self.layers
+
     def budgeted(self, localization: str) -> bool:
         """Does it train as many parameters as the budget says?"""
         return localization not in self.layers and registry.budgeted(localization)
@@ -158,7 +167,8 @@ class LocalizeSettings(Settings):
     def for_localizer(self, name: str) -> str:
         """JSON of what one localizer reads, so that another's settings never rerun it."""
         everything = dict.fromkeys(("lookup", "probes", "tracing", "attribution", "paths", "protocol"), True)
-        return self.model_dump_json(include={**READS.get(name, everything), "seed": True, "repeats": True})
+        shared = {"facts": True, "seed": True, "repeats": True}
+        return self.model_dump_json(include={**READS.get(name, everything), **shared})
 
     def for_selection(self, localization: str) -> str:
         """JSON of what one localization's selection reads."""

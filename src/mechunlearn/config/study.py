@@ -104,6 +104,29 @@ class Study(Settings):
         return self
 
     @model_validator(mode="after")
+    def _single_facts_are_localized(self) -> "Study":
+        if not any(map(self.localize.per_fact, self.localizations)):
+            return self
+        if self.localize.lookup == "probes":
+            raise ValueError(
+                f"localize.lookup is 'probes', which say nothing of a single fact; {registry.PER_FACT} needs "
+                "'path-patching' or 'auto'"
+            )
+        for name, task in self.tasks.items():
+            if self.localize.facts != "forget" and not task.blocks:
+                raise ValueError(
+                    f"localize.facts is {self.localize.facts!r}, but {registry.PER_FACT} localizes every fact that is "
+                    "edited; allowed: 'forget'"
+                )
+            together = (task.forget or 0) // (task.blocks or 1)
+            if self.localize.paths.facts < together:
+                raise ValueError(
+                    f"localize.paths.facts is {self.localize.paths.facts}, but {registry.PER_FACT} localizes every "
+                    f"fact that is edited; allowed for tasks.{name}: at least {together}"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _known_names(self) -> "Study":
         draws = [name for name in [*self.localizations, *self.edit.learning_rates] if registry.baseline(name)]
         own = list(dict.fromkeys([*registry.localizations(), *draws, *self.localize.layers]))

@@ -29,6 +29,11 @@ class TaskSettings(Settings):
     forget: Annotated[int, Field(ge=2)] | None = Field(
         default=None, description="How many known facts are edited (paper: 16 or 64 athletes); or give `answer`."
     )
+    blocks: Annotated[int, Field(ge=2)] | None = Field(
+        default=None,
+        description="In how many equal blocks the `forget` facts are edited, one block after another, each localized "
+        "by itself and none replayed (paper: 4 blocks of 16); null: all at once.",
+    )
     answer: str | None = Field(
         default=None,
         description="Instead of `forget`: all known facts with this answer are to be forgotten. Edits train on half of "
@@ -55,6 +60,12 @@ class TaskSettings(Settings):
     def _how_many(self) -> "TaskSettings":
         if (self.forget is None) == (self.answer is None):
             raise ValueError("it needs either `forget`, such as 16, or `answer`, such as basketball, and not both")
+        if self.blocks is not None and self.forget is None:
+            raise ValueError("`blocks` divides the `forget` facts, so that it may not be given with `answer`")
+        if self.blocks is not None and self.forget is not None and self.forget % self.blocks:
+            raise ValueError(
+                f"blocks is {self.blocks}, but the blocks are equal, so that it must divide `forget`, {self.forget}"
+            )
         return self
 
     @model_validator(mode="after")

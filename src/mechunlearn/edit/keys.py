@@ -74,7 +74,7 @@ def matrix(model: Model, part: Component) -> tuple[str, str]:
 
 
 def contexts(
-    model: Model, facts: Sequence[Fact], passages: Sequence[Passage], settings: ClosedFormSettings, seed: int
+    model: Model, facts: Sequence[Fact], passages: Sequence[Passage], settings: ClosedFormSettings, seed: int | str
 ) -> list[list[Split]]:
     """Each fact's training prompt: alone, then behind the first words of `settings.prefixes` passages.
 

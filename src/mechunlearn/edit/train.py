@@ -1,6 +1,7 @@
 """Training an edit: only the selected components move.
 
 edit       facts, passages and a selection -> an edited model in place, and the history of its losses
+train      the same without the check that the loss has fallen
 trainable  makes the selected components trainable, in float32, heads and part of an MLP by gradient masks
 """
 
@@ -47,19 +48,36 @@ def edit(
     The trained weights are kept in float32 and go back to the model's own format afterwards. Raises DivergenceError
     where the loss stops being finite or ends above where it started.
     """
+    names, history = train(model, facts, passages, selection, objective, settings, seed)
+    check([history], objective, settings)
+    return names, history
+
+
+def train(
+    model: Model,
+    facts: Sequence[Fact],
+    passages: Sequence[Passage],
+    selection: Selection,
+    objective: str,
+    settings: EditSettings,
+    seed: int | str,
+) -> tuple[list[str], list[dict[str, float]]]:
+    """The same, but the loss may end anywhere; raises DivergenceError only where it stops being finite."""
     if objective in methods("closed_form"):
         written: tuple[list[str], list[dict[str, float]]] = method("closed_form", objective)(
             model, facts, passages, selection, settings, seed
         )
         return written
     loss_of, rng = method("objective", objective), random.Random(f"edit-{seed}")
-    forget = draw([example(model, fact, fact.new_answer) for fact in trained(facts)], rng)
+    own = trained(facts)
+    settings = settings.for_facts(len(own))
+    forget = draw([example(model, fact, fact.new_answer) for fact in own], rng)
     retain = draw([example(model, fact, fact.answer) for fact in facts if fact.role == "maintain-train"], rng)
     texts = draw(passages_ids(model, passages, settings.text_tokens), rng)
 
     def batches() -> Iterator[Batch]:
         while True:
-            yield Batch(forget(settings.batch), retain(settings.batch), texts(settings.texts))
+            yield Batch(forget(min(settings.batch, len(own))), retain(settings.batch), texts(settings.texts))
 
     first = next(batches())
     upcoming = chain([first], batches())
@@ -84,7 +102,6 @@ def edit(
         with torch.no_grad(), model.autocast(), grouped(model):
             final = {name: term.item() for name, term in loss_of(model, first, settings).items()}
         history.append({"step": settings.steps, "loss": sum(final.values()), **final})
-    _check(history, settings)
     return list(parameters), history
 
 
@@ -123,12 +140,18 @@ def trainable(model: Model, selection: Selection) -> Iterator[dict[str, torch.nn
             parameter.data = parameter.data.to(model.stored).to(formats[name])
 
 
-def _check(history: Sequence[dict[str, float]], settings: EditSettings) -> None:
-    """Raise DivergenceError where the first batch's loss has not fallen by the end."""
-    begin, end = history[0]["loss"], history[-1]["loss"]
-    log.info("loss of the first batch %.3f -> %.3f in %d steps", begin, end, settings.steps)
+def check(histories: Sequence[Sequence[dict[str, float]]], objective: str, settings: EditSettings) -> None:
+    """Raise DivergenceError where the loss of the first batches, one a history, has not fallen by the end.
+
+    Closed forms descend no loss of the model, so that there is nothing to check.
+    """
+    if objective in methods("closed_form"):
+        return
+    begin, end = (sum(history[place]["loss"] for history in histories) for place in (0, -1))
+    steps = sum(int(history[-1]["step"]) for history in histories)
+    log.info("loss of the first batch %.3f -> %.3f in %d steps", begin, end, steps)
     if not end <= begin:
         raise DivergenceError(
-            f"the loss rose from {begin:.3f} to {end:.3f} in {settings.steps} steps with edit.learning_rate "
+            f"the loss rose from {begin:.3f} to {end:.3f} in {steps} steps with edit.learning_rate "
             f"{settings.learning_rate:g}; try a lower one for this localization."
         )

@@ -26,6 +26,7 @@ class Fact:
     options   the answers it is scored among, its own included, without the leading space
     role      what a task does with it: see ROLES; `unknown` is a fact the model fails on. Where some facts are
               `forget-train`, edits train on these and leave those to `forget` for measuring
+    block     which block of a sequential task a fact to forget belongs to, from 1; 0 where there are none
     """
 
     id: str
@@ -36,10 +37,11 @@ class Fact:
     options: tuple[str, ...]
     new_answer: str = ""
     role: str = ""
+    block: int = 0
 
-    def with_role(self, role: str, new_answer: str = "") -> "Fact":
+    def with_role(self, role: str, new_answer: str = "", block: int = 0) -> "Fact":
         """The same fact in a task."""
-        return replace(self, role=role, new_answer=new_answer)
+        return replace(self, role=role, new_answer=new_answer, block=block)
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,8 @@ def assign(
 
     The known facts are shuffled by the task's seed (or taken in file order). The first `forget` of them are forgotten,
     or all with the task's `answer`, of which every second one is trained on and not measured; the rest is split into
-    maintain-train and maintain-test. Raises FactError where the model knows too few facts for that, and where the new
-    answer is not another of a fact's.
+    maintain-train and maintain-test. The task's `blocks` are equal parts of the forgotten ones, in the order drawn.
+    Raises FactError where the model knows too few facts for that, and where the new answer is not another of a fact's.
     """
     pool = [fact for fact, knows in zip(facts, known, strict=True) if knows]
     rng = random.Random(f"roles-{task.seed}")
@@ -35,6 +35,7 @@ def assign(
     trained = {fact.id for fact in gone[::2]} if task.answer else set[str]()
     replaced = {fact.id: _replacement(fact, task) or new_answer(fact, rng) for fact in gone}
     known_ids = {fact.id for fact in pool}
+    blocks = {fact.id: 1 + place * task.blocks // len(gone) for place, fact in enumerate(gone)} if task.blocks else {}
 
     def role(fact: Fact) -> str:
         if fact.id in replaced:
@@ -43,7 +44,7 @@ def assign(
             return "unknown"
         return "maintain-test" if fact.id in tested else "maintain-train"
 
-    return [fact.with_role(role(fact), replaced.get(fact.id, "")) for fact in facts]
+    return [fact.with_role(role(fact), replaced.get(fact.id, ""), blocks.get(fact.id, 0)) for fact in facts]
 
 
 def _forgotten(pool: Sequence[Fact], task: TaskSettings, asked: int) -> list[Fact]:

@@ -120,7 +120,7 @@ def _parts(selection: Selection, heads: int) -> dict[tuple[int, str, int | None]
     for each in selection.components:
         whole = each.kind == "attention" and each.head is None and heads
         for head in range(heads) if whole else [each.head]:
-            found[each.layer, each.kind, head] = 1.0 if each.neurons is None else float(selection.details["part"])
+            found[each.layer, each.kind, head] = data.share(selection, each)
     return found
 
 

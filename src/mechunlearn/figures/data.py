@@ -7,7 +7,9 @@ localizations   the study's localizations, in the order every figure keeps; like
 benchmarks      the benchmarks of general ability that were measured
 steps           after how many steps relearning was measured
 sizes           with how many weights masked it was measured
+blocks          the numbers of a sequential task's blocks
 selections      what each localization trains
+share           how much of a component it trains
 scores          a localizer's scores, if the study has them
 tracings        component effects by tracing localizer: a table of layer x (attention, mlp)
 """
@@ -18,7 +20,7 @@ from typing import Any
 import pandas as pd
 
 from mechunlearn import registry
-from mechunlearn.artifacts import BENCHMARK, SCORE_COLUMNS, Selection, read_selection, read_table
+from mechunlearn.artifacts import BENCHMARK, SCORE_COLUMNS, Component, Selection, read_selection, read_table
 from mechunlearn.metrics import COLUMNS
 from mechunlearn.study import BASE
 
@@ -100,10 +102,21 @@ def _numbers(metrics: pd.DataFrame, stage: str) -> list[int]:
     return sorted({int(number) for number in parts[parts[0] == stage][2]})
 
 
+def blocks(metrics: pd.DataFrame) -> list[int]:
+    """The numbers of the blocks that were edited one after another, ascending; none where all was edited at once."""
+    return sorted(int(role.partition("-")[2]) for role in metrics.role.unique() if str(role).startswith("block-"))
+
+
 def selections(results: Path, metrics: pd.DataFrame) -> dict[str, Selection]:
     """What each localization trains; all selections in a study without edits. Raises ArtifactError."""
     names = localizations(metrics) or registry.ordered(path.stem for path in (results / "selection").glob("*.json"))
     return {name: read_selection(results / "selection" / f"{name}.json") for name in names}
+
+
+def share(selection: Selection, component: Component) -> float:
+    """How much of a component is trained: all of it, or the first neurons of an MLP."""
+    part = selection.details["part"] if component.neurons is not None else 1.0
+    return float(part[str(component.layer)] if isinstance(part, dict) else part)
 
 
 def scores(results: Path, localizer: str) -> pd.DataFrame | None:

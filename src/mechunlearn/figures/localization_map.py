@@ -119,7 +119,7 @@ def _selections(axes: Axes, side: Axes, chosen: dict[str, Selection], layers: in
                 axes.plot(component.layer, row - 0.26, "o", color=color, markersize=5, markeredgecolor=style.INK)
                 continue
             place = (component.layer - 0.38, row - 0.06)
-            part = 1.0 if component.neurons is None else float(selection.details["part"])
+            part = data.share(selection, component)
             axes.add_patch(Rectangle(place, 0.76 * part, 0.38, color=color, linewidth=0))
             axes.add_patch(Rectangle(place, 0.76, 0.38, fill=False, edgecolor=style.INK, linewidth=0.8))
         share = f"{words.parameters(selection.parameters)} ({selection.parameters / selection.total:.0%})"

@@ -80,6 +80,7 @@ LOOKS = {
     "activation-patching-mlps": Look("#B69CD0", "h", (0, (1, 1)), ".."),
     "integrated-gradients": Look("#7A1F2B", ">", (0, (5, 1, 1, 1, 1, 1)), "\\\\"),
     "integrated-gradients-mlps": Look("#F4A582", "H", (0, (2, 2)), "xx"),
+    "fact-lookup-per-fact": Look("#999933", (6, 1, 0), (0, (7, 1.2)), "\\\\o"),
     "path-patching": Look("#1B3A6B", "d", (0, (9, 1.5, 2, 1.5)), "//"),
 }
 SPARE = [Look("#8C510A", "8", (0, (3, 1)), "**"), Look("#7FBC41", (4, 1, 0), (0, (6, 2)), "/o")]
@@ -91,7 +92,7 @@ def look() -> AbstractContextManager[None]:
 
 
 def looks(localizations: Sequence[str]) -> dict[str, Look]:
-    """The look of each localization of a study, one for each of up to sixteen.
+    """The look of each localization of a study, one for each of up to seventeen.
 
     A name that has none here (given by hand, or another draw) gets one that no other name of the study has.
     """

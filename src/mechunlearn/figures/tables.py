@@ -6,6 +6,8 @@ summary       how many claims were reproduced, in a sentence
 methods       what each localizer does, in a sentence
 attacked      what each attack does, in a sentence
 localizations what each localization trains
+training      how long an edit is trained, in words
+in_turn       which facts are edited one after another, in sentences
 facts_seen    how many facts each localizer saw
 planted       how each localizer ranks the layer in which facts were planted
 results       per format and localization: new answer, true answer, what was kept
@@ -27,6 +29,7 @@ import pandas as pd
 from mechunlearn import published as paper
 from mechunlearn.artifacts import BENCHMARK, Selection
 from mechunlearn.claims import CLAIMS
+from mechunlearn.config import EditSettings, Study
 from mechunlearn.figures import data, html, words
 from mechunlearn.figures import planted as figure
 from mechunlearn.metrics import WORST, full_strength, last
@@ -167,11 +170,38 @@ def localizations(chosen: dict[str, Selection]) -> str:
         [
             html.safe(words.localization(name)),
             f"{words.parameters(selection.parameters)} ({selection.parameters / selection.total:.0%})",
-            html.safe(words.components(selection)),
+            html.safe(words.components(selection)) + _groups(selection),
         ]
         for name, selection in chosen.items()
     ]
     return html.table(["Localization", "Parameters trained", "Layers"], [("", rows)], kind="plain")
+
+
+def _groups(selection: Selection) -> str:
+    count, most = len(selection.groups), max((group.parameters for group in selection.groups), default=0)
+    return f'<span class="note">{count} groups of facts, each at most {words.parameters(most)}</span>' if count else ""
+
+
+def training(settings: EditSettings) -> str:
+    """`30 steps`, or `10 passes over the facts`."""
+    return f"{settings.steps} steps" if settings.epochs is None else f"{settings.epochs} passes over the facts"
+
+
+def in_turn(study: Study, task: str) -> str:
+    """How a task's blocks are edited, and how facts that have selections of their own; empty for neither."""
+    text, settings = [], study.tasks[task]
+    if settings.blocks and settings.forget:
+        text.append(
+            f"The facts come in {settings.blocks} blocks of {settings.forget // settings.blocks}. Each block is "
+            "localized by itself and trained so long with a fresh optimizer, one block after another; earlier blocks "
+            "are not trained again."
+        )
+    if own := [name for name in study.localizations if study.localize.per_fact(name)]:
+        text.append(
+            f"{words.quoted(own[0])} gives every fact the MLPs that stand out for it alone; facts with the same MLPs "
+            "are trained together, one such group after another."
+        )
+    return " ".join(text)
 
 
 def facts_seen(results: Path, localizers: Sequence[str]) -> str:

@@ -26,6 +26,7 @@ from mechunlearn.figures.data import localizations, one
 LOCALIZATIONS = {
     "base": "Before the edit",
     "fact-lookup": "Fact lookup",
+    "fact-lookup-per-fact": "Fact lookup, fact by fact",
     "activation-patching": "Activation patching",
     "activation-patching-mlps": "Activation patching, MLPs only",
     "causal-tracing": "Causal tracing",

@@ -151,15 +151,17 @@ def _by_paths(scores: pd.DataFrame, settings: LocalizeSettings) -> Lookup:
     return Lookup(effects, outstanding, {"rule": "interval", "interval": [round(float(end), 6) for end in ends]})
 
 
-def lookup_per_fact(scores: pd.DataFrame) -> dict[str, list[int]]:
+def lookup_per_fact(scores: pd.DataFrame, at_least_one: bool = False) -> dict[str, list[int]]:
     """For each fact the layers whose MLP's effect exceeds the fact's mean over MLPs by 2 standard deviations.
 
     This is the localization of editing at scale (paper, 3.4), where every fact has its own. A fact in which no MLP
-    stands out so far has none.
+    stands out so far has none, or with `at_least_one` that of the largest effect.
     """
     effects = effects_of(scores, "lookup")
     layers, found = effects.columns.get_level_values("layer"), mean_over_runs(effects)
     limits = found.mean(1) + DEVIATIONS * found.std(1)
+    if at_least_one:
+        limits = np.minimum(limits, np.nextafter(found.max(1), -np.inf))
     facts = effects.index.get_level_values("fact").unique().sort_values()
     return {
         str(fact): layers[effect > limit].tolist() for fact, effect, limit in zip(facts, found, limits, strict=True)
