@@ -38,7 +38,7 @@ def page(tmp_path_factory):
     """The report of a study of two models and two tasks, and its claims."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("study"))
-        tasks = {name: {"facts": "sports", "forget": 16} for name in ("first", "second")}
+        tasks = {"first": {"facts": "sports", "forget": 16}, "second": {"facts": "sports", "forget": 16, "blocks": 4}}
         models = {"tiny": {"source": "path:a"}, "small": {"source": "path:b"}}
         masking = {"localizations": ["fact-lookup"], "sizes": [0, 10]}
         made = study(models=models, tasks=tasks, masking=masking)
@@ -60,6 +60,13 @@ def test_the_page_contains_every_claim_with_its_verdict(page):
         assert claim["verdict"] in text
 
 
+def test_the_page_tells_of_blocks_where_there_are_some(page):
+    text = text_of(page[0])
+    assert text.count("The facts come in 4 blocks of 4.") == 2
+    assert text.count("Do earlier blocks stay edited?") == 2
+    assert "not edited in blocks" not in text
+
+
 def test_the_page_loads_nothing_from_anywhere(page):
     html_text, _ = page
     assert not re.search(r"""(src|href)\s*=\s*["']?(https?:)?//""", html_text)
@@ -69,7 +76,7 @@ def test_the_page_loads_nothing_from_anywhere(page):
 def test_every_image_has_a_text(page):
     html_text, _ = page
     images = re.findall(r"<img [^>]*>", html_text)
-    assert len(images) == 4 * len(FIGURES)
+    assert len(images) == 4 * len(FIGURES) - 2  # one of the tasks has no blocks, on two models
     assert all(re.search(r'alt="[^"]{20,}', image) for image in images)
 
 

@@ -43,7 +43,8 @@ def draw(metrics: pd.DataFrame, tasks: dict[str, int]) -> Figure:
             for axes, panel in zip(line, PANELS, strict=True):
                 _panel(axes, own, str(objective), tasks, panel)
             line[0].set_ylabel(f"{model}, {objective}" if len(rows) > 1 else "Probability")
-        drawing.supxlabel("Facts edited", fontsize=9)
+        for axes in grid[-1]:
+            axes.set_xlabel("Facts edited")
         handles, names = grid[0][0].get_legend_handles_labels()
         drawing.legend(handles, names, loc="outside lower center", ncols=min(3, len(names)))
     return drawing

@@ -32,7 +32,8 @@ def draw(results: Path, metrics: pd.DataFrame) -> Figure:
             row[0].set_ylabel(METRICS[metric] + suffix)
         for axes, block in zip(grid[0], blocks, strict=True):
             axes.set_title(f"Block {block}")
-        drawing.supxlabel("After block", fontsize=9)
+        for axes in grid[-1]:
+            axes.set_xlabel("After block")
         handles, names = grid[0][0].get_legend_handles_labels()
         drawing.legend(handles, names, loc="outside lower center", ncols=min(3, len(names)))
     return drawing
