@@ -18,25 +18,26 @@ import torch
 from benchmarks import common
 from mechunlearn.artifacts import Component, Selection
 from mechunlearn.config import EditSettings
-from mechunlearn.edit.objectives import Batch, inject
+from mechunlearn.edit.inject import inject
+from mechunlearn.edit.objectives import Batch
 from mechunlearn.edit.train import trainable
 from mechunlearn.facts import sports, text
 from mechunlearn.models.attention import grouped
 from mechunlearn.models.model import Model
 from mechunlearn.models.scoring import pad
-from mechunlearn.models.training import draw, example
+from mechunlearn.models.training import Example, draw, example
 
 RESOURCES = "src/mechunlearn/resources"
 FACTS, TEXTS = 16, 4  # a step's facts to forget, as many to retain, and sentences
 LAYERS = {"mlps 3-6": range(3, 7), "all mlps": range(18), "mlps 12-15": range(12, 16)}
 BARS = {"mlps 3-6": 4, "all mlps": 4, "mlps 12-15": 6}
-Losses = Callable[[Model, Batch, EditSettings], dict[str, torch.Tensor]]
+Losses = Callable[[Model, Batch], dict[str, torch.Tensor]]
 
 
-def plain(model: Model, batch: Batch, settings: EditSettings) -> dict[str, torch.Tensor]:
-    """The same three losses, each from a full forward over padded prompts with logits at every position."""
+def plain(model: Model, batch: Batch) -> dict[str, torch.Tensor]:
+    """The three losses of `inject`, each from a full forward over padded prompts with logits at every position."""
 
-    def facts(examples: list[tuple[list[int], int]]) -> torch.Tensor:
+    def facts(examples: list[Example]) -> torch.Tensor:
         inputs, lengths = pad([ids for ids, _ in examples], model.device)
         logits = model.network(input_ids=inputs).logits[torch.arange(len(examples)), lengths - 1].float()
         return torch.nn.functional.cross_entropy(logits, torch.tensor([answer for _, answer in examples]))
@@ -46,17 +47,16 @@ def plain(model: Model, batch: Batch, settings: EditSettings) -> dict[str, torch
     logits = model.network(input_ids=inputs).logits.float()[:, :-1]
     losses = torch.nn.functional.cross_entropy(logits.transpose(1, 2), labels[:, 1:], reduction="none")
     return {
-        "inject": facts(batch.forget),
+        "inject": facts(batch.new),
         "retain": facts(batch.retain),
         "text": (losses.sum(1) / (lengths - 1)).mean(),
     }
 
 
-def ours(model: Model, batch: Batch, settings: EditSettings) -> dict[str, torch.Tensor]:
+def ours(model: Model, batch: Batch) -> dict[str, torch.Tensor]:
     """The losses as an edit takes them."""
     with grouped(model):
-        result: dict[str, torch.Tensor] = inject(model, batch, settings)
-    return result
+        return inject(model, batch, EditSettings(), 0)(batch)
 
 
 def step(
@@ -65,7 +65,7 @@ def step(
     """Processor time of one forward and backward, the three losses, and all gradients end to end."""
     start = time.process_time()
     with model.autocast():
-        terms = losses(model, batch, EditSettings())
+        terms = losses(model, batch)
     found = torch.autograd.grad(torch.stack(list(terms.values())).sum(), parameters)
     seconds = time.process_time() - start
     return seconds, [term.item() for term in terms.values()], torch.cat([each.flatten() for each in found])
@@ -80,7 +80,7 @@ def compare(model: Model, layers: Iterable[int], batches: list[Batch]) -> dict[s
         moving = list(parameters.values())
         for batch in batches:
             with torch.no_grad(), model.autocast():
-                ours(model, batch, EditSettings())
+                ours(model, batch)
         for batch in batches:
             mine, found, gradient = step(model, ours, batch, moving)
             theirs, expected, right = step(model, plain, batch, moving)
@@ -104,7 +104,8 @@ def main() -> None:
         take = draw([example(model, fact, fact.answer) for fact in athletes[: 4 * FACTS]], rng)
         sentences = [model.encode(passage.text.partition(". ")[0] + ".") for passage in passages[: 4 * TEXTS]]
         texts = draw(sentences, rng)
-        batches = [Batch(take(FACTS), take(FACTS), texts(TEXTS)) for _ in range(count)]
+        facts = [take(FACTS) for _ in range(count)]
+        batches = [Batch(each, each, take(FACTS), texts(TEXTS)) for each in facts]
         found[dtype] = {name: compare(model, layers, batches) for name, layers in LAYERS.items()}
     half, single = found["bfloat16"], found["float32"]
     common.report(

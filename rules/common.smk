@@ -189,9 +189,7 @@ def selection_settings(wildcards):
 
 
 def edit_settings(wildcards):
-    """An edit's settings for one localization, without the blocks of other objectives."""
-    settings = STUDY.edit.for_localization(wildcards.localization)
-    return settings.model_dump_json(exclude=settings.others(wildcards.objective))
+    return STUDY.edit.for_cell(wildcards.objective, wildcards.localization)
 
 
 def mask_settings(wildcards):

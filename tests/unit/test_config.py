@@ -252,10 +252,35 @@ def test_settings_never_change():
 # what a cell reads ----------------------------------------------------------------------------------------
 
 
-def test_a_cell_sees_its_own_learning_rate_alone():
-    settings = EditSettings(learning_rate=1e-4, learning_rates={"nonlocalized": 3e-5})
-    assert settings.for_localization("nonlocalized") == EditSettings(learning_rate=3e-5)
-    assert settings.for_localization("fact-lookup") == EditSettings(learning_rate=1e-4)
+def test_a_cell_has_the_nearest_learning_rate():
+    settings = EditSettings(
+        learning_rate=1e-4,
+        learning_rates={"nonlocalized": 2e-5},
+        objectives={"npo": {"learning_rate": 3e-5, "learning_rates": {"random": 4e-5}, "steps": 7}},
+    )
+    read = {
+        (objective, place): EditSettings.model_validate_json(settings.for_cell(objective, place))
+        for objective in ("npo", "inject")
+        for place in ("fact-lookup", "nonlocalized", "random")
+    }
+    rates = {cell: found.learning_rate for cell, found in read.items()}
+    assert [rates["inject", place] for place in ("fact-lookup", "nonlocalized", "random")] == [1e-4, 2e-5, 1e-4]
+    assert [rates["npo", place] for place in ("fact-lookup", "nonlocalized", "random")] == [3e-5, 3e-5, 4e-5]
+    assert (read["npo", "random"].steps, read["inject", "random"].steps) == (7, 40)
+
+
+def test_a_cell_reads_no_other_cells_settings():
+    base = EditSettings().for_cell("npo", "random")
+    others = [
+        {"learning_rates": {"nonlocalized": 1e-3}},
+        {"objectives": {"inject": {"steps": 3}, "npo": {"learning_rates": {"nonlocalized": 1e-3}}}},
+        {"simnpo": {"beta": 7.0}},
+        {"rmu": {"layer": 3}},
+    ]
+    own = [{"clip": 0.5}, {"npo": {"beta": 7.0}}, {"objectives": {"npo": {"retain_weight": 3.0}}}]
+    assert {EditSettings(**change).for_cell("npo", "random") for change in others} == {base}
+    assert len({base, *(EditSettings(**change).for_cell("npo", "random") for change in own)}) == 4
+    assert "npo" not in EditSettings().for_cell("gradient-ascent", "random")
 
 
 def test_a_localizer_sees_its_own_settings_alone():

@@ -1,10 +1,80 @@
-"""Training of edits."""
+"""Training of edits: what all objectives share, what each may set for itself, and a block for each with more settings.
+
+Such a block has its objective's name with `_` for `-`.
+"""
 
 from typing import Annotated
 
 from pydantic import Field
 
-from mechunlearn.config.settings import Settings
+from mechunlearn.config.settings import Name, Settings
+
+Steps = Annotated[int, Field(ge=1)]
+Rate = Annotated[float, Field(gt=0)]
+Weight = Annotated[float, Field(ge=0)]
+Beta = Annotated[float, Field(gt=0)]
+
+
+class ForgetSettings(Settings):
+    """Objective `forget`: lower the true answer's probability by -log(1 - p) (appendix A.1)."""
+
+    cutoff: float = Field(default=-5.0, lt=0, description="A fact with log p below this is left alone.")
+
+
+class NpoSettings(Settings):
+    """Objective `npo`: negative preference optimization (Zhang et al. 2024)."""
+
+    beta: Beta = Field(default=0.1, description="Inverse temperature; towards 0 it becomes gradient ascent.")
+
+
+class SimnpoSettings(Settings):
+    """Objective `simnpo`: the same without a reference (Fan et al. 2024)."""
+
+    beta: Beta = Field(default=2.5, description="Inverse temperature (published: 2.5 and 4.5 on TOFU).")
+    gamma: float = Field(default=0.0, ge=0, description="Margin of the reward.")
+
+
+class DpoSettings(Settings):
+    """Objective `dpo`: prefer the new answer over the true one (Rafailov et al. 2023)."""
+
+    beta: Beta = Field(default=0.1, description="Inverse temperature.")
+
+
+class IdkSettings(Settings):
+    """Objective `idk`: answer that one does not know (Maini et al. 2024)."""
+
+    answers: list[Annotated[str, Field(min_length=1)]] = Field(
+        default=["an unknown kind", "something I do not know", "I am not sure which", "no kind that I know of"],
+        min_length=1,
+        description="Refusals that go on with the training prompt; the facts take turns at them.",
+    )
+
+
+class RmuSettings(Settings):
+    """Objective `rmu`: representation misdirection (Li et al. 2024)."""
+
+    layer: Annotated[int, Field(ge=0)] | None = Field(
+        default=None,
+        description="The layer behind which hidden states are steered; null: the last layer trained (published: 7, "
+        "training 5 to 7 of 32).",
+    )
+    steering: float = Field(
+        default=6.5,
+        gt=0,
+        description="How long the steered hidden states shall be (published for Zephyr-7B); models differ much.",
+    )
+    alpha: Weight = Field(default=1200.0, description="Weight of leaving kept hidden states alone (published).")
+
+
+class OwnSettings(Settings):
+    """What one objective trains with instead of what `edit` says; null: the same."""
+
+    steps: Steps | None = Field(default=None, description="Optimizer steps.")
+    learning_rate: Rate | None = Field(default=None, description="Its learning rate, for every localization.")
+    learning_rates: dict[str, Rate] = Field(default={}, description="Its learning rates of single localizations.")
+    forget_weight: Weight | None = Field(default=None, description="Its weight of the facts to forget.")
+    retain_weight: Weight | None = Field(default=None, description="Its weight of the facts to keep.")
+    text_weight: Weight | None = Field(default=None, description="Its weight of general text.")
 
 
 class ClosedFormSettings(Settings):
@@ -46,9 +116,9 @@ class MemitSettings(ClosedFormSettings):
 
 
 class EditSettings(Settings):
-    """Training of an edit: L = inject_weight * inject + retain_weight * retain + text_weight * text (section 2.3)."""
+    """Training of an edit: L = forget_weight * forget + retain_weight * retain + text_weight * text (section 2.3)."""
 
-    steps: int = Field(default=40, ge=1, description="Optimizer steps (paper: 50; 25 in each of a task's `blocks`).")
+    steps: Steps = Field(default=40, description="Optimizer steps (paper: 50; 25 in each of a task's `blocks`).")
     epochs: Annotated[int, Field(ge=1)] | None = Field(
         default=None,
         description="Instead of `steps`: passes over the facts that are edited together, `batch` a step, so that many "
@@ -57,29 +127,47 @@ class EditSettings(Settings):
     batch: int = Field(default=16, ge=1, description="Facts a step for each of the two fact losses (paper: 64).")
     texts: int = Field(default=4, ge=1, description="Text passages a step.")
     text_tokens: int = Field(default=64, ge=8, description="Text passages are cut to this many tokens (paper: 100).")
-    learning_rate: float = Field(default=1e-4, gt=0, description="Peak learning rate of AdamW, cosine to zero.")
-    learning_rates: dict[str, Annotated[float, Field(gt=0)]] = Field(
+    learning_rate: Rate = Field(default=1e-4, description="Peak learning rate of AdamW, cosine to zero.")
+    learning_rates: dict[str, Rate] = Field(
         default={}, description="Learning rates of single localizations, where they differ."
     )
-    inject_weight: float = Field(default=1.0, ge=0, description="Weight of the loss on the new answers (lambda 1).")
-    retain_weight: float = Field(default=1.0, ge=0, description="Weight of the loss on the facts to keep (lambda 2).")
-    text_weight: float = Field(default=1.0, ge=0, description="Weight of the loss on general text (lambda 3).")
+    forget_weight: Weight = Field(
+        default=1.0, description="Weight of the loss on the facts to forget, or on their new answers (lambda 1)."
+    )
+    retain_weight: Weight = Field(default=1.0, description="Weight of the loss on the facts to keep (lambda 2).")
+    text_weight: Weight = Field(default=1.0, description="Weight of the loss on general text (lambda 3).")
     clip: float = Field(default=1.0, gt=0, description="Largest gradient norm.")
+    objectives: dict[Name, OwnSettings] = Field(
+        default={}, description="What single objectives train with instead, by name."
+    )
+    forget: ForgetSettings = ForgetSettings()
+    npo: NpoSettings = NpoSettings()
+    simnpo: SimnpoSettings = SimnpoSettings()
+    dpo: DpoSettings = DpoSettings()
+    idk: IdkSettings = IdkSettings()
+    rmu: RmuSettings = RmuSettings()
 
     rome: RomeSettings = RomeSettings()
     memit: MemitSettings = MemitSettings()
 
     def others(self, objective: str) -> set[str]:
         """The blocks of other objectives, which a cell neither needs nor shall be run again for."""
-        return {name for name, value in self if isinstance(value, Settings) and name != objective}
-
-    def for_localization(self, localization: str) -> "EditSettings":
-        """The settings of one cell: its own learning rate, and no other cell's."""
-        rate = self.learning_rates.get(localization, self.learning_rate)
-        return self.model_copy(update={"learning_rate": rate, "learning_rates": {}})
+        return {name for name, value in self if isinstance(value, Settings) and name != objective.replace("-", "_")}
 
     def for_facts(self, count: int) -> "EditSettings":
         """The settings with which so many facts are edited together: `epochs` as `steps`."""
         if self.epochs is None:
             return self
         return self.model_copy(update={"steps": self.epochs * -(-count // self.batch), "epochs": None})
+
+    def for_cell(self, objective: str, localization: str) -> str:
+        """JSON of the settings of one cell: its own learning rate and its objective's block, and no other cell's.
+
+        The nearest rate counts: of the objective at the localization, of the objective, of the localization, of all.
+        """
+        own = self.objectives.get(objective, OwnSettings())
+        rate = own.learning_rates.get(localization) or own.learning_rate
+        rate = rate or self.learning_rates.get(localization, self.learning_rate)
+        given = own.model_dump(exclude_none=True, exclude={"learning_rates"})
+        cell = self.model_copy(update={**given, "learning_rate": rate})
+        return cell.model_dump_json(exclude={"learning_rates", "objectives", *self.others(objective)})

@@ -128,17 +128,23 @@ class Study(Settings):
 
     @model_validator(mode="after")
     def _known_names(self) -> "Study":
-        draws = [name for name in [*self.localizations, *self.edit.learning_rates] if registry.baseline(name)]
+        objectives, rates = sorted(registry.edits()), {"edit.learning_rates": self.edit.learning_rates}
+        rates |= {
+            f"edit.objectives.{name}.learning_rates": own.learning_rates for name, own in self.edit.objectives.items()
+        }
+        trained = [name for each in rates.values() for name in each]
+        draws = [name for name in [*self.localizations, *trained] if registry.baseline(name)]
         own = list(dict.fromkeys([*registry.localizations(), *draws, *self.localize.layers]))
         for key, values, known in [
             ("localizations", self.localizations, own),
-            ("objectives", self.objectives, sorted(registry.edits())),
+            ("objectives", self.objectives, objectives),
+            ("edit.objectives", list(self.edit.objectives), objectives),
             ("attacks", self.attacks, sorted(registry.methods("attack"))),
             ("evaluate.elicitations", self.evaluate.elicitations, sorted(registry.methods("elicitation"))),
             ("prompt_search.elicitations", self.prompt_search.elicitations, sorted(registry.methods("elicitation"))),
             ("masking.localizations", self.masking.localizations, self.localizations),
             ("masking.elicitations", self.masking.elicitations, sorted(registry.methods("elicitation"))),
-            ("edit.learning_rates", list(self.edit.learning_rates), own),
+            *((key, list(each), own) for key, each in rates.items()),
             ("localize.layers", list(self.localize.layers), ["fact-lookup", *self.localizations]),
         ]:
             for value in values:

@@ -1,9 +1,19 @@
-"""What an edit trains on: the loss of one batch.
+"""What an objective is: (model, everything that will be drawn, settings, seed) -> the loss of a batch.
 
-inject   the paper's editing loss (section 2.3)
+Batch        what one step sees; the same for everything that an edit will see
+Loss         batch -> its weighted terms, whose sum is descended
+every        batches -> all that they hold, each item once
+remembered   what the untouched model gives for each item, computed once
+beside_kept  losses of answers, and the two terms that keep everything else
+
+An objective is called once, on the untouched model, and returns its Loss. What it needs of the base model
+(log-probabilities, hidden states) is remembered there, so that no second model has to be kept.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass, fields
+from itertools import chain
+from typing import TypeVar
 
 import torch
 
@@ -11,28 +21,47 @@ from mechunlearn.config import EditSettings
 from mechunlearn.models.model import Model
 from mechunlearn.models.scoring import text_losses
 from mechunlearn.models.training import Example, answer_losses
-from mechunlearn.registry import objective
+
+Item = TypeVar("Item", bound=Hashable)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Facts to forget with their new answers, facts to keep with their true ones, and text, as token ids."""
+    """Facts to forget with their true answers, the same with their new ones, facts to keep, and text, as token ids."""
 
     forget: list[Example]
+    new: list[Example]
     retain: list[Example]
-    texts: list[list[int]]
+    texts: list[tuple[int, ...]]
 
 
-@objective("inject")
-def inject(model: Model, batch: Batch, settings: EditSettings) -> dict[str, torch.Tensor]:
-    """L = lambda1 CE(new answers) + lambda2 CE(answers to keep) + lambda3 CE(text); the three weighted terms.
+Loss = Callable[[Batch], dict[str, torch.Tensor]]
 
-    Guo et al. 2025, section 2.3. Both fact losses are read from one forward, so their common prompt prefix is run
-    once.
+
+def every(batches: Sequence[Batch]) -> Batch:
+    """All that batches hold, each item once, in the order of their first appearance."""
+    parts = (chain.from_iterable(getattr(batch, field.name) for batch in batches) for field in fields(Batch))
+    return Batch(*(list(dict.fromkeys(part)) for part in parts))
+
+
+@torch.no_grad()
+def remembered(
+    items: Sequence[Item], compute: Callable[[Sequence[Item]], Iterable[torch.Tensor]], count: int
+) -> dict[Item, torch.Tensor]:
+    """Item -> what the model gives for it as it is now, `count` items at a time."""
+    parts = [items[start : start + count] for start in range(0, len(items), count)]
+    return {item: found for part in parts for item, found in zip(part, compute(part), strict=True)}
+
+
+def beside_kept(
+    model: Model, examples: Sequence[Example], batch: Batch, settings: EditSettings
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """(cross-entropy of each example's answer, the weighted cross-entropies of facts and text to keep).
+
+    All facts are read from one forward, so their common prompt prefix is run once.
     """
-    losses = answer_losses(model, [*batch.forget, *batch.retain])
-    return {
-        "inject": settings.inject_weight * losses[: len(batch.forget)].mean(),
-        "retain": settings.retain_weight * losses[len(batch.forget) :].mean(),
+    losses = answer_losses(model, [*examples, *batch.retain])
+    return losses[: len(examples)], {
+        "retain": settings.retain_weight * losses[len(examples) :].mean(),
         "text": settings.text_weight * text_losses(model, batch.texts).mean(),
     }

@@ -9,13 +9,12 @@ import logging
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import chain
 
 import torch
 
 from mechunlearn.artifacts import Selection
 from mechunlearn.config import EditSettings
-from mechunlearn.edit.objectives import Batch
+from mechunlearn.edit.objectives import Batch, Loss, every
 from mechunlearn.errors import DivergenceError
 from mechunlearn.facts import Fact, trained
 from mechunlearn.facts.text import Passage
@@ -68,30 +67,26 @@ def train(
             model, facts, passages, selection, settings, seed
         )
         return written
-    loss_of, rng = method("objective", objective), random.Random(f"edit-{seed}")
-    own = trained(facts)
+    rng, own = random.Random(f"edit-{seed}"), trained(facts)
     settings = settings.for_facts(len(own))
-    forget = draw([example(model, fact, fact.new_answer) for fact in own], rng)
+    forget = draw([(example(model, fact, fact.answer), example(model, fact, fact.new_answer)) for fact in own], rng)
     retain = draw([example(model, fact, fact.answer) for fact in facts if fact.role == "maintain-train"], rng)
     texts = draw(passages_ids(model, passages, settings.text_tokens), rng)
 
-    def batches() -> Iterator[Batch]:
-        while True:
-            yield Batch(forget(min(settings.batch, len(own))), retain(settings.batch), texts(settings.texts))
+    def batch() -> Batch:
+        true, new = zip(*forget(min(settings.batch, len(own))), strict=True)
+        return Batch(list(true), list(new), retain(settings.batch), texts(settings.texts))
 
-    first = next(batches())
-    upcoming = chain([first], batches())
-
-    def terms() -> dict[str, torch.Tensor]:
-        result: dict[str, torch.Tensor] = loss_of(model, next(upcoming), settings)
-        return result
-
+    batches = [batch() for _ in range(settings.steps)]
+    upcoming = iter(batches)
     with trainable(model, selection) as parameters:
+        with model.autocast(), grouped(model):
+            loss: Loss = method("objective", objective)(model, every(batches), settings, seed)
         history = [
             {**losses, "step": losses["step"] - 1}
             for losses in descend(
                 parameters.values(),
-                terms,
+                lambda: loss(next(upcoming)),
                 steps=settings.steps,
                 learning_rate=settings.learning_rate,
                 clip=settings.clip,
@@ -100,7 +95,7 @@ def train(
             )
         ]
         with torch.no_grad(), model.autocast(), grouped(model):
-            final = {name: term.item() for name, term in loss_of(model, first, settings).items()}
+            final = {name: term.item() for name, term in loss(batches[0]).items()}
         history.append({"step": settings.steps, "loss": sum(final.values()), **final})
     return list(parameters), history
 

@@ -7,6 +7,7 @@ probabilities  of single answers, from hidden states
 score          prompts -> one measurement row each
 text_hidden    passages -> final hidden states
 text_scores    the same -> mean cross-entropy and KL divergence a token
+divergences    KL of single hidden states, differentiable; text_states and text_losses are for training, too
 
 With 262,144 words in Gemma's vocabulary the unembedding is most of the model, so it is computed only where it is
 read. Prompts are padded on the right: attention is causal, so padding changes nothing before it.
@@ -244,15 +245,36 @@ def text_scores(
     return nlls, divergences
 
 
-def text_losses(model: Model, sequences: Sequence[Sequence[int]]) -> torch.Tensor:
-    """Mean cross-entropy a token of each sequence: (sequences,). Differentiable."""
+def divergences(model: Model, before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
+    """KL(before || after) over the vocabulary, in nats, of hidden states: (rows, d_model) twice -> (rows,).
+
+    Differentiable.
+    """
+    return _kl(unembed(model, before), unembed(model, after))
+
+
+def _kl(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    logs = second.log_softmax(-1), first.log_softmax(-1)
+    return torch.nn.functional.kl_div(*logs, reduction="none", log_target=True).sum(-1)
+
+
+def text_states(model: Model, sequences: Sequence[Sequence[int]]) -> list[torch.Tensor]:
+    """The final (normed) hidden states of each sequence that predict its next tokens: (tokens - 1, d_model) each.
+
+    Differentiable.
+    """
     inputs, lengths = pad(sequences, model.device)
     with begin(model, streams(model, sequences)):
-        hidden = model.network.base_model(input_ids=inputs, use_cache=False).last_hidden_state[:, :-1]
-    real = torch.arange(inputs.shape[1] - 1, device=inputs.device)[None] < (lengths - 1)[:, None]
-    losses = cross_entropy(model, hidden.to(inputs.device)[real], inputs[:, 1:][real]).to(inputs.device)
-    rows = real.nonzero()[:, 0]
-    return torch.zeros(len(sequences), device=losses.device).index_add(0, rows, losses) / (lengths - 1)
+        hidden = model.network.base_model(input_ids=inputs, use_cache=False).last_hidden_state
+    return [row[: length - 1] for row, length in zip(hidden, lengths.tolist(), strict=True)]
+
+
+def text_losses(model: Model, sequences: Sequence[Sequence[int]]) -> torch.Tensor:
+    """Mean cross-entropy a token of each sequence: (sequences,). Differentiable."""
+    states = torch.cat(text_states(model, sequences))
+    following = torch.tensor([token for sequence in sequences for token in sequence[1:]])
+    losses = cross_entropy(model, states, following)
+    return torch.stack([part.mean() for part in losses.split([len(sequence) - 1 for sequence in sequences])])
 
 
 def _batches(sequences: Sequence[Sequence[int]], tokens: int, groups: Sequence[Any]) -> list[list[int]]:

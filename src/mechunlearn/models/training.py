@@ -23,7 +23,7 @@ from mechunlearn.progress import track
 from mechunlearn.registry import load as method
 
 Item = TypeVar("Item")
-Example = tuple[list[int], int]
+Example = tuple[tuple[int, ...], int]
 
 
 def answer_losses(model: Model, examples: Sequence[Example], soft: torch.Tensor | None = None) -> torch.Tensor:
@@ -38,12 +38,12 @@ def answer_losses(model: Model, examples: Sequence[Example], soft: torch.Tensor 
 def example(model: Model, fact: Fact, answer: str) -> Example:
     """(token ids of the training prompt, token of the answer)."""
     prompt = method("elicitation", "completion")(fact)[0]
-    return model.encode(prompt.text), model.option(f" {answer}")
+    return tuple(model.encode(prompt.text)), model.option(f" {answer}")
 
 
-def passages_ids(model: Model, passages: Sequence[Passage], tokens: int) -> list[list[int]]:
+def passages_ids(model: Model, passages: Sequence[Passage], tokens: int) -> list[tuple[int, ...]]:
     """The first tokens of each passage."""
-    return [model.encode(passage.text)[:tokens] for passage in passages]
+    return [tuple(model.encode(passage.text)[:tokens]) for passage in passages]
 
 
 def draw(items: Sequence[Item], rng: random.Random) -> Callable[[int], list[Item]]:
