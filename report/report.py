@@ -158,8 +158,9 @@ gets a new, wrong answer{
 {count["maintain-train"]} others help the training to leave everything else alone; {count["maintain-test"]} more are
 never trained on, only measured, to see what was kept.</li>""",
             located,
-            f"""<li><strong>Edit.</strong> Only that part is trained, for {tables.training(study.edit)}, towards the new
-answers ({seeds}). {html.safe(tables.in_turn(study, task))}</li>""",
+            f"""<li><strong>Edit.</strong> Only that part is trained ({tables.training(study.edit)} unless the
+configuration says otherwise, {seeds}): {html.safe(tables.trained(study.objectives))}.
+{html.safe(tables.in_turn(study, task))}</li>""",
             f"""<li><strong>Test.</strong> The edited model is asked again, in the wording it was trained on and in
 others: {formats}. {html.safe(tables.attacked(study.attacks))}</li>""",
         ]
@@ -180,7 +181,12 @@ if edits:
 possible answers, averaged over facts. 0.86 [0.79, 0.92] is a mean with its {level} interval, got by drawing the facts
 again and again at random (bootstrap); n is the number of facts. A way of asking counts only if the model, before any
 edit, gets at least {study.evaluate.gate:.0%} of the facts it knows right that way; a model that cannot use a format
-cannot show anything by failing in it.</p>"""
+cannot show anything by failing in it.{
+            " Only inject and dpo train new answers: after other objectives the new answer is a wrong one that nobody "
+            "trained. The paper's claims are about new answers and are tested for inject alone."
+            if set(study.objectives) - {"inject"}
+            else ""
+        }</p>"""
     )
 
 # %%
@@ -237,6 +243,9 @@ if edits:
         """<p>New answer, true answer: probabilities among the options. Says new, says true: how often that answer is
 the likeliest. Kept: facts that should not change. n: forgotten facts, then kept facts.</p>""",
     )
+for model, task in cells if edits else []:
+    compared = tables.objectives(part(model, task), timing.edits(study, model, task))
+    show(heading(model, task, "all objectives") if compared else "", compared)
 for model, task in cells:
     for objective in study.objectives:
         rows = part(model, task)

@@ -1,9 +1,11 @@
 """How long each phase took and what it needed, from Snakemake's benchmark files. Torch-free.
 
 phases         one row per phase: jobs, seconds, peak memory
+edits          seconds that each edit of a model and task took
 closing_lines  what the workflow prints when it is done
 """
 
+from itertools import product
 from pathlib import Path
 
 import pandas as pd
@@ -27,6 +29,16 @@ def phases(study: Study) -> pd.DataFrame:
     table = pd.DataFrame(rows, columns=["phase", "seconds", "memory"])
     grouped = table.groupby("phase").agg(jobs=("seconds", "size"), seconds=("seconds", "sum"), memory=("memory", "max"))
     return grouped.reindex([phase for phase in ORDER if phase in grouped.index]).reset_index()
+
+
+def edits(study: Study, model: str, task: str) -> dict[tuple[str, str], float]:
+    """(localization, objective) -> seconds of its edits, all seeds together and the start of the job included."""
+    folder, found = RESULTS / study.study / "timing" / "edit", {}
+    for cell in product(study.localizations, study.objectives):
+        file = folder / f"{model}-{task}-{'-'.join(cell)}.tsv"
+        if file.is_file():
+            found[cell] = float(pd.read_csv(file, sep="\t", na_values="-")["s"].sum())
+    return found
 
 
 def closing_lines(study: Study) -> str:

@@ -183,16 +183,18 @@ def test_rmu_against_hooks(fresh, athletes, architecture):
 
     facts = [ids for ids, _ in [*batch.forget, *batch.retain]]
     shared = next(place for place in range(99) if len({ids[place] for ids in facts}) > 1)
+    untouched = torch.cat([states(base, ids)[shared:] for ids, _ in batch.forget])
+    unit = float(untouched.square().mean())
     target = torch.rand(model.width, generator=torch.Generator().manual_seed(0))
-    target = 3.0 * target / target.norm()
+    target = 3.0 * math.sqrt(float(untouched.square().sum(1).mean())) * target / target.norm()
     steered = torch.cat([states(model, ids)[shared:] for ids, _ in batch.forget])
     moved = [(states(model, ids) - states(base, ids))[shared:] for ids, _ in batch.retain]
     begin = len(model.begin())
     moved_text = [(states(model, ids) - states(base, ids))[begin:] for ids in batch.texts]
     expected = {
-        "forget": 2.0 * float((steered - target).square().mean()),
-        "retain": 0.5 * 7.0 * float(torch.cat(moved).square().mean()),
-        "text": 3.0 * 7.0 * float(torch.cat(moved_text).square().mean()),
+        "forget": 2.0 * float((steered - target).square().mean()) / unit,
+        "retain": 0.5 * 7.0 * float(torch.cat(moved).square().mean()) / unit,
+        "text": 3.0 * 7.0 * float(torch.cat(moved_text).square().mean()) / unit,
     }
     same(found, expected)
     assert first["retain"] == pytest.approx(0, abs=1e-6)
@@ -289,7 +291,7 @@ def run(model, athletes, objective, components=(), **changes):
 def test_only_what_is_selected_moves(fresh, athletes, objective, components):
     model = fresh("gemma3_text", "bfloat16")
     before = {name: parameter.clone() for name, parameter in model.network.named_parameters()}
-    names, history = run(model, athletes, objective, components, learning_rate=1e-2)
+    names, history = run(model, athletes, objective, components, learning_rate=3e-3, rmu={"alpha": 1.0})
     assert [row["step"] for row in history] == [0, 1, 2]
     chosen = components or model.layout.all("attention", "mlp")
     assert set(names) == {name for each in chosen for name in model.layout.tensors(each)}
@@ -298,11 +300,15 @@ def test_only_what_is_selected_moves(fresh, athletes, objective, components):
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
-def test_training_lowers_what_it_lowers(fresh, athletes, objective):
-    more = {"rmu": {"layer": 2, "steering": 20.0, "alpha": 1.0}} if objective == "rmu" else {}
-    _, history = run(fresh("llama"), athletes, objective, FEW, steps=20, learning_rate=1e-2, **more)
-    term = "inject" if objective == "inject" else "forget"
-    assert history[-1][term] < history[0][term]
+def test_what_was_known_is_forgotten(fresh, athletes, objective):
+    model = fresh("llama")
+    taught = [fact.with_role(fact.role, fact.answer) if fact.role == "forget" else fact for fact in athletes]
+    run(model, taught, "inject", steps=30, batch=4, learning_rate=1e-2)
+    batch = batch_of(model, athletes)
+    assert min(answers(model, batch.forget)) > math.log(0.8)
+    rules = {"rmu": {"alpha": 0.1}, "idk": {"answers": ["golf"]}}
+    run(model, athletes, objective, FEW, steps=20, batch=4, learning_rate=1e-2, **rules)
+    assert mean(answers(model, batch.forget)) < math.log(0.5)
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
@@ -314,7 +320,7 @@ def test_what_it_prepares_changes_nothing(tiny, athletes, objective):
     rules = EditSettings(rmu={"layer": 1})
     with trainable(model, selection(model)):
         losses = [registry.load("objective", objective)(model, batch, rules, seed) for seed in (0, 0, 1)]
-        found = [{name: float(term) for name, term in loss(batch).items()} for loss in losses]
+        found = [{name: term.item() for name, term in loss(batch).items()} for loss in losses]
     assert found[0] == found[1]
     assert (found[0] != found[2]) == (objective == "rmu")
     assert torch.equal(torch.get_rng_state(), state)

@@ -14,44 +14,10 @@ from mechunlearn.metrics import full_strength
 from mechunlearn.models import delta
 from mechunlearn.models.loading import load
 from tests import checkout
+from tests.following import follow
 
 PAGE = checkout.ROOT / "docs" / "adding-an-attack.md"
-BLOCK = re.compile(r"((?:^[^\n]+\n)+)\n```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-WRITE = re.compile(r"write `([^`]+)`:$", re.IGNORECASE)
-ADD = re.compile(r"in `([^`]+)`, above `([^`]+)`, add$", re.IGNORECASE)
-SET = re.compile(r"copy `([^`]+)` to `([^`]+)`, and set$", re.IGNORECASE)
 STUDY = "config/my-study.yaml"
-
-
-def follow(text: str, folder: Path) -> dict[str, str]:
-    """Do in a folder what the page says, from top to bottom; command -> what it printed.
-
-    A block is used as the end of the paragraph above it says; one of `sh` is run. Raises ValueError where that end
-    says nothing that is understood.
-    """
-    printed = {}
-    blocks = BLOCK.findall(text)
-    assert len(blocks) == text.count("\n```") / 2
-    for paragraph, language, code in blocks:
-        said = " ".join(paragraph.split())
-        if language == "sh":
-            for command in code.splitlines():
-                process = checkout.run(folder, *command.split())
-                printed[command] = process.stdout + process.stderr
-                assert process.returncode == 0, f"{command}\n{printed[command][-6000:]}"
-        elif found := WRITE.search(said):
-            assert not (folder / found[1]).exists()
-            (folder / found[1]).write_text(code)
-        elif found := ADD.search(said):
-            lines = (folder / found[1]).read_text().splitlines(keepends=True)
-            (place,) = [number for number, line in enumerate(lines) if line.strip() == found[2]]
-            (folder / found[1]).write_text("".join([*lines[:place], code, *lines[place:]]))
-        elif found := SET.search(said):
-            values = {**yaml.safe_load((folder / found[1]).read_text()), **yaml.safe_load(code)}
-            (folder / found[2]).write_text(yaml.safe_dump(values, sort_keys=False))
-        else:
-            raise ValueError(f"what is to be done with the block after {said[-80:]!r}?")
-    return printed
 
 
 @pytest.fixture(scope="module")

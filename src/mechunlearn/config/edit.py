@@ -59,9 +59,10 @@ class RmuSettings(Settings):
         "training 5 to 7 of 32).",
     )
     steering: float = Field(
-        default=6.5,
+        default=5.0,
         gt=0,
-        description="How long the steered hidden states shall be (published for Zephyr-7B); models differ much.",
+        description="How long the steered hidden states shall be, in units of the base model's own (published for "
+        "Zephyr-7B: 6.5, in no units).",
     )
     alpha: Weight = Field(default=1200.0, description="Weight of leaving kept hidden states alone (published).")
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 import torch
-from torch.nn.functional import mse_loss
+from torch.nn.functional import mse_loss, normalize
 
 from mechunlearn.config import EditSettings
 from mechunlearn.edit.objectives import Batch, Loss, remembered
@@ -25,29 +25,35 @@ def rmu(model: Model, drawn: Batch, settings: EditSettings, seed: int) -> Loss:
 
     Li et al. 2024 (WMDP, arXiv 2403.03218), section 4: h are the hidden states behind `edit.rmu.layer`, squares are
     means over tokens and dimensions, u is a unit vector drawn uniformly from the positive orthant, as in their code.
+    Lengths are in units of the base model's own hidden states of the facts to forget (root mean square), since those
+    of models differ a thousandfold; Dang et al. 2024 (arXiv 2408.06223) scale c likewise.
+
     Of facts only the tokens behind what all prompts begin with are taken, of text all behind BOS: that beginning is
     the same for facts to forget and to keep. Raises ConfigError where nothing up to the layer is trained.
     """
     rules, layer = settings.rmu, _layer(model, settings.rmu.layer)
     start = common_prefix([ids for ids, _ in [*drawn.forget, *drawn.retain]])
     begin = len(model.begin())
-    drawn_at_random = torch.rand(model.width, generator=torch.Generator().manual_seed(seed))
-    target = rules.steering * torch.nn.functional.normalize(drawn_at_random, dim=0).to(model.device)
-    prompts = [ids for ids, _ in drawn.retain]
-    facts = remembered(prompts, lambda part: residuals(model, layer, part, start), settings.batch)
-    texts = remembered(drawn.texts, lambda part: residuals(model, layer, part, begin), settings.texts)
+
+    def base(sequences: list[tuple[int, ...]], start: int) -> dict[tuple[int, ...], torch.Tensor]:
+        return remembered(sequences, lambda part: residuals(model, layer, part, start), settings.batch)
+
+    facts, texts = base([ids for ids, _ in drawn.retain], start), base(drawn.texts, begin)
+    unit = torch.cat([*base([ids for ids, _ in drawn.forget], start).values()]).square().mean()
+    direction = torch.rand(model.width, generator=torch.Generator().manual_seed(seed)).to(unit.device)
+    target = rules.steering * (unit * model.width).sqrt() * normalize(direction, dim=0)
 
     def loss(batch: Batch) -> dict[str, torch.Tensor]:
         count, asked = len(batch.forget), [ids for ids, _ in [*batch.forget, *batch.retain]]
         states = residuals(model, layer, asked, start)
         steered, held = torch.cat(states[:count]), torch.cat(states[count:])
         text = torch.cat(residuals(model, layer, batch.texts, begin))
-        kept = torch.cat([facts[ids] for ids in asked[count:]])
-        kept_text = torch.cat([texts[ids] for ids in batch.texts])
+        moved = mse_loss(held, torch.cat([facts[ids] for ids in asked[count:]])) / unit
+        moved_text = mse_loss(text, torch.cat([texts[ids] for ids in batch.texts])) / unit
         return {
-            "forget": settings.forget_weight * mse_loss(steered, target.to(steered.device).expand_as(steered)),
-            "retain": settings.retain_weight * rules.alpha * mse_loss(held, kept),
-            "text": settings.text_weight * rules.alpha * mse_loss(text, kept_text),
+            "forget": settings.forget_weight * mse_loss(steered, target.expand_as(steered)) / unit,
+            "retain": settings.retain_weight * rules.alpha * moved,
+            "text": settings.text_weight * rules.alpha * moved_text,
         }
 
     return loss

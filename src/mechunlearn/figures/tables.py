@@ -4,6 +4,7 @@ claims        each claim: verdict, sentence, the paper's value, ours
 answer        which localization holds best and worst, in sentences
 summary       how many claims were reproduced, in a sentence
 methods       what each localizer does, in a sentence
+trained       what each objective trains, in a sentence
 attacked      what each attack does, in a sentence
 localizations what each localization trains
 training      how long an edit is trained, in words
@@ -11,6 +12,7 @@ in_turn       which facts are edited one after another, in sentences
 facts_seen    how many facts each localizer saw
 planted       how each localizer ranks the layer in which facts were planted
 results       per format and localization: new answer, true answer, what was kept
+objectives    objectives side by side: forgotten, kept, at worst, at what cost
 side_effects  what an edit does to neighbors and to plain text
 benchmarks    what an edit does to general ability
 attacks       the true answer of the forgotten facts after each attack, and the worst case
@@ -20,7 +22,7 @@ published     the paper's values beside ours
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +53,19 @@ METHODS = {
     "integrated-gradients": "integrated gradients estimate it from gradients along the way",
     "path-patching": "path patching takes the MLPs that work through the parts which bring the answer out",
 }
+OBJECTIVES = {
+    "inject": "towards the new answers",
+    "forget": "until the true answer is unlikely",
+    "gradient-ascent": "up the loss of the true answers, with nothing to keep the rest",
+    "gradient-difference": "up the loss of the true answers",
+    "gradient-difference-kl": "up the loss of the true answers, while other answers and text stay as they were before",
+    "npo": "to find the true answer less likely than before",
+    "simnpo": "to find the true answer unlikely",
+    "dpo": "to prefer the new answer over the true one",
+    "idk": "to say that it does not know",
+    "rmu": "to turn its hidden states of these facts into one random direction",
+}
+PUT_IN = ("inject", "dpo")  # objectives that put a new answer in the true one's place
 ATTACKS = {
     "relearn": "it is trained on the true answers of half of the forgotten facts and asked for the other half",
     "finetune": "the same with all its weights, for a few steps",
@@ -94,16 +109,23 @@ def summary(found: Sequence[dict[str, Any]]) -> str:
 
 
 def answer(metrics: pd.DataFrame, objective: str) -> str:
-    """Where edits hold best in the format in which they hold least, and where least comes back by relearning."""
+    """Where edits hold best in the format in which they hold least, and where least comes back by relearning.
+
+    Of objectives without new answers that is where the true one is least likely.
+    """
     where = {"objective": objective, "stage": "edited", "role": "forget"}
-    edited = data.pick(metrics, "p_new", **where)
+    put_in = objective in PUT_IN
+    metric = "p_new" if put_in else "p_true"
+    edited = data.pick(metrics, metric, **where)
     formats = [name for name in data.counting(metrics) if name in set(edited.elicitation)]
     if not formats:
         return ""
-    hardest = min(formats, key=lambda name: edited[edited.elicitation == name].value.mean())
+    means = {name: edited[edited.elicitation == name].value.mean() for name in formats}
+    hardest = min(formats, key=lambda name: means[name] if put_in else -means[name])
     text = [
-        f"In the format in which edits hold least ({words.elicitation(hardest).lower()}), the new answer is likeliest "
-        "for " + _winner(metrics, "p_new", True, **{**where, "elicitation": hardest})
+        f"In the format in which edits hold least ({words.elicitation(hardest).lower()}), "
+        f"the {'new answer is likeliest' if put_in else 'true answer is least likely'} "
+        "for " + _winner(metrics, metric, put_in, **{**where, "elicitation": hardest})
     ]
     if data.steps(metrics):
         where |= {"stage": last(metrics.stage.unique(), "relearned"), "elicitation": "completion"}
@@ -156,6 +178,13 @@ def methods(localizers: Sequence[str]) -> str:
     """`Fact lookup takes ...; causal tracing takes ...`, in the order of METHODS."""
     text = "; ".join(METHODS[name] for name in METHODS if name in localizers)
     return f"{text[:1].upper()}{text[1:]}." if text else ""
+
+
+def trained(names: Sequence[str]) -> str:
+    """`towards the new answers`, or each objective by name with what it does."""
+    if len(names) == 1:
+        return OBJECTIVES.get(names[0], f"by {names[0]}")
+    return "; ".join(f"{name}: {OBJECTIVES[name]}" if name in OBJECTIVES else name for name in names)
 
 
 def attacked(names: Sequence[str]) -> str:
@@ -262,6 +291,37 @@ def results(metrics: pd.DataFrame, objective: str) -> str:
         counts = " and ".join(str(size.n) if size else "0" for size in sizes)
         groups.append((f'{title}<span class="n">n = {counts}</span>', rows))
     return html.table(head, groups)
+
+
+def objectives(metrics: pd.DataFrame, seconds: Mapping[tuple[str, str], float]) -> str:
+    """A row an objective in each localization, base model first; empty for a single objective.
+
+    seconds   of each edit, by localization and objective
+    """
+    columns = [
+        ("True answer", "p_true", "edited", "completion", "forget"),
+        ("New answer", "p_new", "edited", "completion", "forget"),
+        ("True answer at worst", "p_true", WORST, "", "forget"),
+        ("Kept: true", "p_true", "edited", "completion", "maintain-test"),
+        ("Text: KL", "kl", "edited", "text", "text"),
+    ]
+    names = data.objectives(metrics)
+    if len(names) < 2:
+        return ""
+    groups = []
+    for localization in data.localizations(metrics):
+        body = []
+        for name in ["", *names]:
+            cells = [html.safe(name or words.localization(BASE))]
+            for _, metric, stage, elicitation, role in columns:
+                where = {"localization": localization if name else BASE, "objective": name, "role": role}
+                where["stage"] = stage if name or stage == WORST else BASE
+                where |= {"elicitation": elicitation} if elicitation else {}
+                cells.append(words.row(data.one(metrics, metric, **where)))
+            spent = seconds.get((localization, name))
+            body.append([*cells, "–" if spent is None else f"{spent:.0f}"])
+        groups.append((html.safe(words.localization(localization)), body))
+    return html.table(["", *(title for title, *_ in columns), "Seconds to edit"], groups)
 
 
 def side_effects(metrics: pd.DataFrame, objective: str) -> str:
