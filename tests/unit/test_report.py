@@ -19,6 +19,7 @@ from mechunlearn.report import execute
 
 ROOT = Path(__file__).parents[2]
 FIGURES = registry.methods("figure")
+NAMES = ["Before the edit", "inject", "npo"]
 PLANTED = {f"planted-{layer}": {"source": f"planted:tiny@{layer}"} for layer in (3, 7)}
 
 
@@ -105,6 +106,22 @@ def test_a_study_that_only_localizes_has_a_report(tmp_path, monkeypatch):
     assert text.count("This study has no edit.") == 1
     for word in ("claims of the paper", "Beside the paper", "All results", "planted", "Forgetting is measured"):
         assert word not in text
+
+
+def test_objectives_are_compared_and_only_inject_is_held_to_the_papers_claims(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    made = study("several", ("fact-lookup", "nonlocalized"), objectives=["inject", "npo"])
+    complete(made)
+    timing = Path("results/several/timing/edit/tiny-sports-athlete-16-fact-lookup-npo.tsv")
+    artifacts.write_text(timing, "s\tmax_rss\n41.6\t2000\n")
+    build_report(ROOT / "report/report.py", made, Path("report.html"), Path("report.ipynb"))
+    text = text_of(Path("report.html").read_text())
+    claims = artifacts.read_json("results/several/claims.json")
+    assert {claim["objective"] for claim in claims} == {"inject"}
+    assert text.count("Of 7 claims of the paper") == 1
+    assert "the true answer is least likely for" in text
+    rows = re.findall(r"(Before the edit|inject|npo)(?:\s+\d\.\d\d \[\d\.\d\d, \d\.\d\d\]){4}\s+–\s+(\d+|–)", text)
+    assert rows == [("Before the edit", "–"), ("inject", "–"), ("npo", "42"), *[(name, "–") for name in NAMES]]
 
 
 def test_planted_models_are_told_together(tmp_path, monkeypatch):
