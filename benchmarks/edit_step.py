@@ -35,16 +35,20 @@ Losses = Callable[[Model, Batch], dict[str, torch.Tensor]]
 
 
 def plain(model: Model, batch: Batch) -> dict[str, torch.Tensor]:
-    """The three losses of `inject`, each from a full forward over padded prompts with logits at every position."""
+    """The three losses of `inject`, each from a full forward over padded prompts with logits at every position.
+
+    Of a float32 network the softmax is taken in float64: over so many words its float32 sum is off by up to 2e-4.
+    """
+    wide = torch.float64 if model.network.dtype == torch.float32 else torch.float32
 
     def facts(examples: list[Example]) -> torch.Tensor:
         inputs, lengths = pad([ids for ids, _ in examples], model.device)
-        logits = model.network(input_ids=inputs).logits[torch.arange(len(examples)), lengths - 1].float()
+        logits = model.network(input_ids=inputs).logits[torch.arange(len(examples)), lengths - 1].to(wide)
         return torch.nn.functional.cross_entropy(logits, torch.tensor([answer for _, answer in examples]))
 
     inputs, lengths = pad(batch.texts, model.device)
     labels = torch.where(torch.arange(inputs.shape[1])[None] < lengths[:, None], inputs, -100)
-    logits = model.network(input_ids=inputs).logits.float()[:, :-1]
+    logits = model.network(input_ids=inputs).logits.to(wide)[:, :-1]
     losses = torch.nn.functional.cross_entropy(logits.transpose(1, 2), labels[:, 1:], reduction="none")
     return {
         "inject": facts(batch.new),
