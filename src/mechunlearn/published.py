@@ -24,7 +24,9 @@ def kind(task: TaskSettings) -> str:
     if task.facts in ("sports", "sports-upstream"):
         given = (task.answer is None, task.new_answer)
         return {(True, None): "sports-athlete", (False, "golf"): "full-sports"}.get(given, "")
-    return "counterfact" if task.facts in ("counterfact", "counterfact-upstream") and task.answer is None else ""
+    if task.facts in ("counterfact", "counterfact-upstream") and task.answer is None:
+        return "sequential-counterfact" if task.blocks else "counterfact"
+    return ""
 
 
 def means(folder: Path) -> pd.DataFrame:
