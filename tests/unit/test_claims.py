@@ -195,6 +195,7 @@ def test_numbers_of_the_paper_by_hand():
         ({"facts": "sports", "answer": "baseball"}, ""),
         ({"facts": "sports", "forget": 16, "new_answer": "golf"}, ""),
         ({"facts": "counterfact", "forget": 16}, "counterfact"),
+        ({"facts": "counterfact", "forget": 64, "blocks": 4}, "sequential-counterfact"),
         ({"facts": "own", "path": "a.csv", "forget": 16}, ""),
         ({"facts": "planted", "forget": 9}, ""),
     ],
