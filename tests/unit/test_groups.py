@@ -215,16 +215,15 @@ def test_groups_are_edits_one_after_another_each_on_its_own_facts(fresh, athlete
 
 
 def test_a_step_holds_no_fact_twice(fresh, athletes, monkeypatch):
-    seen = []
-    monkeypatch.setattr("mechunlearn.edit.train.method", lambda *_: lambda model, batch, settings: note(model, batch))
+    seen, model = [], fresh("llama")
 
-    def note(model, batch):
-        seen.append((len(batch.forget), len({tuple(ids) for ids, _ in batch.forget}), len(batch.retain)))
+    def loss(batch):
+        seen.append((len(batch.new), len({tuple(ids) for ids, _ in batch.new}), len(batch.retain)))
         return {"inject": sum(parameter.sum() for parameter in model.network.parameters() if parameter.requires_grad)}
 
-    selection = grouped(athletes, False)
+    monkeypatch.setattr("mechunlearn.edit.train.method", lambda *_: lambda *_: loss)
     settings = SETTINGS.model_copy(update={"batch": 3, "learning_rate": 1e-9})
-    edit_in_turn(fresh("llama"), athletes, PASSAGES, selection, "inject", settings, 0)
+    edit_in_turn(model, athletes, PASSAGES, grouped(athletes, False), "inject", settings, 0)
     assert set(seen) == {(2, 2, 3)}
 
 
