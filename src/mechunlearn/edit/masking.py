@@ -12,8 +12,9 @@ from mechunlearn.artifacts import Selection
 from mechunlearn.config import MaskingSettings
 from mechunlearn.edit.train import trainable
 from mechunlearn.errors import DivergenceError
-from mechunlearn.facts import Fact
+from mechunlearn.facts import Fact, trained
 from mechunlearn.facts.text import Passage
+from mechunlearn.models.attention import grouped
 from mechunlearn.models.masks import Masks
 from mechunlearn.models.model import Model
 from mechunlearn.models.scoring import text_losses
@@ -40,9 +41,7 @@ def learn(
     Raises DivergenceError at a loss that is not finite.
     """
     rng = random.Random(f"mask-{seed}")
-    own = [fact for fact in facts if fact.role in ("forget-train", "forget")]
-    own = [fact for fact in own if fact.role == "forget-train"] or own
-    forget = draw([example(model, fact, fact.answer) for fact in own], rng)
+    forget = draw([example(model, fact, fact.answer) for fact in trained(facts)], rng)
     retain = draw([example(model, fact, fact.answer) for fact in facts if fact.role == "maintain-train"], rng)
     texts = draw(passages_ids(model, passages, settings.text_tokens), rng)
     with trainable(model, selection) as parameters:
@@ -50,7 +49,7 @@ def learn(
         masks = {name: torch.ones_like(value) for name, value in whole.items()}
         speed = {name: torch.zeros_like(value) for name, value in whole.items()}
         for step in track(range(settings.steps), f"learning masks of {selection.localization}, seed {seed}"):
-            with model.autocast():
+            with model.autocast(), grouped(model):
                 losses = answer_losses(model, [*forget(settings.batch), *retain(settings.batch)])
                 loss = (
                     _gone(losses[: settings.batch]).mean()

@@ -19,8 +19,8 @@ from mechunlearn.errors import DivergenceError
 from mechunlearn.facts import Fact, trained
 from mechunlearn.facts.text import Passage
 from mechunlearn.models.attention import grouped
-from mechunlearn.models.components import Slice
 from mechunlearn.models.frozen import frozen
+from mechunlearn.models.masks import region
 from mechunlearn.models.model import Model
 from mechunlearn.models.training import descend, draw, example, passages_ids
 from mechunlearn.registry import load as method
@@ -108,20 +108,15 @@ def trainable(model: Model, selection: Selection) -> Iterator[dict[str, torch.nn
     without weight decay then never moves a weight.
     """
     named = dict(model.network.named_parameters())
-    parts: dict[str, list[Slice]] = {}
-    for component in selection.components:
-        for part in model.layout.slices(component):
-            parts.setdefault(part.tensor, []).append(part)
-    chosen = {name: named[name] for name in parts}
+    own = region(model.layout, selection.components)
+    chosen = {name: named[name] for name in own}
     formats = {name: parameter.dtype for name, parameter in chosen.items()}
     handles = []
     for name, parameter in chosen.items():
         parameter.data = parameter.data.float()
         parameter.requires_grad_(True)
-        mask = torch.zeros_like(parameter, dtype=torch.bool)
-        for part in parts[name]:
-            mask.narrow(part.axis, part.start, part.stop - part.start).fill_(True)
-        if not mask.all():
+        if not own[name].all():
+            mask = own[name].to(parameter.device)
             handles.append(parameter.register_hook(lambda gradient, mask=mask: gradient * mask))
     try:
         with frozen(model, min(component.layer for component in selection.components)):
