@@ -30,7 +30,8 @@ from mechunlearn import artifacts, published, registry, report, timing
 from mechunlearn import study as layout
 from mechunlearn.claims import OBJECTIVE
 from mechunlearn.config import validate_study
-from mechunlearn.figures import agreement, data, html, mechanisms, planted, scaling, tables, words
+from mechunlearn.figures import agreement, data, html, mechanisms, people, planted, scaling, tables, words
+from mechunlearn.operations import COSTS
 
 # %% tags=["parameters"]
 CONFIG = None  # a study as JSON; None: the default study
@@ -48,6 +49,8 @@ shown = [(model, task) for model, task in cells if model not in hidden]
 path = folder / "planted.csv"
 ranks = artifacts.read_table(path, artifacts.PLANTED_COLUMNS) if path.is_file() else None
 edits = bool(study.objectives)
+path = folder / "costs.csv"
+spent = artifacts.read_table(path, COSTS) if path.is_file() else None
 
 
 def part(model, task):
@@ -78,7 +81,7 @@ def figures(model, task, names):
         if seen:
             number += 1
             pictures.append(html.picture(home / f"figures/{name}.svg", titled(module.TITLE), found, seen))
-        elif model not in hidden:
+        elif found and model not in hidden:
             absent.append(found)
     return pictures
 
@@ -164,6 +167,18 @@ configuration says otherwise, {seeds}): {html.safe(tables.trained(study.objectiv
             f"""<li><strong>Test.</strong> The edited model is asked again, in the wording it was trained on and in
 others: {formats}. {html.safe(tables.attacked(study.attacks))}</li>""",
         ]
+    if edits and study.tasks[task].facts == "biographies":
+        people_told = study.biographies
+        steps = [
+            f"""<li><strong>People.</strong> The model was trained on biographies of invented people, in
+{people_told.wordings} wordings each: {people_told.problematic} are to be forgotten, {people_told.obsolete} to be
+replaced by an update, {people_told.retain} help to keep, {people_told.kept} are only measured. Each has ten attributes
+and as many questions, of which half are for testing.</li>""",
+            located,
+            f"""<li><strong>Edit.</strong> Only that part is trained, for {study.edit.steps} steps ({seeds}).</li>""",
+            f"""<li><strong>Test.</strong> The edited model is asked in wordings that no text has, and as the texts put
+it: {formats}. {html.safe(tables.attacked(study.attacks))}</li>""",
+        ]
     selected = tables.localizations(data.selections(home, part(model, task)))
     show(heading(model, task), '<ol class="steps">', *steps, "</ol>", selected)
 if hidden:
@@ -234,6 +249,28 @@ if pictures:
         "<p>Methods that point to different layers cannot all be right, so they are tested themselves. "
         f"{' '.join(dict.fromkeys(asked))}</p>",
         *pictures,
+    )
+
+# %%
+SURGERY = """
+<p><em>LLM Surgery</em> (Veldanda et al. 2024) forgets some people, replaces what is told of others and keeps the
+rest: ascent on the texts to forget and on the obsolete ones, descent on their updates, and a divergence that holds
+the model where it was on other texts. The people are invented, so the baseline, which was trained on the updates
+alone, never read what is unlearned. Accuracy: how often the right one of three options has the lowest perplexity,
+in questions worded as no text was; chance is 1/3. Texts: nats a token. Keep: people whose texts no edit used.</p>"""
+for model, task in cells:
+    if study.tasks[task].facts != "biographies":
+        continue
+    own = metrics[metrics.task == task]
+    others = [name for name, about in layout.references(study) if about == task]
+    show(
+        "<h2>Surgery</h2>",
+        SURGERY,
+        heading(model, task),
+        "<p>Test questions:</p>",
+        people.accuracies(own, model, others, "quiz-test"),
+        html.details("Validation questions", people.accuracies(own, model, others, "quiz-validation")),
+        people.costs(spent) if spent is not None else "",
     )
 
 # %%

@@ -27,7 +27,8 @@ ASKS = sorted({registry.methods("elicitation")[name] for name in STUDY.evaluate.
 SEQUENTIAL = [name for name, task in STUDY.tasks.items() if task.blocks]
 AT_ONCE = [name for name in STUDY.tasks if name not in SEQUENTIAL]
 PLANTED = [name for name, model in STUDY.models.items() if model.planted]
-WHOLE = [name for name in STUDY.models if name not in PLANTED]
+TRAINED = [name for name, model in STUDY.models.items() if model.trained]
+WHOLE = [name for name, model in STUDY.models.items() if model.base is None]
 
 
 def one_of(names):
@@ -75,6 +76,7 @@ def report_sources():
         "mechunlearn.timing",
         "mechunlearn.figures.tables",
         "mechunlearn.figures.mechanisms",
+        "mechunlearn.figures.people",
         "mechunlearn.figures.scaling",
         *registry.methods("figure").values(),
     )
@@ -129,12 +131,33 @@ def edited_blocks(wildcards):
 
 
 def dataset(wildcards):
-    """Where a task's facts come from; planted ones lie beside their model, and a task may name a file."""
+    """Where a task's facts come from; those made for a model lie beside it, and a task may name a file."""
     task = STUDY.tasks[wildcards.task]
     if task.path:
         return rows.local(task.path)
+    if task.facts == "biographies":
+        return f"models/{people_of(wildcards)}/{SETS[task.facts].file}"
     folder = f"models/{wildcards.model}" if wildcards.model in PLANTED else "data"
     return f"{folder}/{SETS[task.facts].file}"
+
+
+def people_of(wildcards):
+    """Beside which model the biographies lie: the model itself, or one that was trained from it."""
+    if wildcards.model in TRAINED:
+        return wildcards.model
+    return next(name for name in TRAINED if STUDY.models[name].base == wildcards.model)
+
+
+def biographies(wildcards):
+    """The texts of a task about people."""
+    if STUDY.tasks[wildcards.task].facts != "biographies":
+        return []
+    return f"models/{people_of(wildcards)}/biographies.jsonl"
+
+
+def biography_options(wildcards, input):
+    """The same as command line options."""
+    return ["--biographies", input.biographies] if input.biographies else []
 
 
 def choices(wildcards):
@@ -156,16 +179,25 @@ def rows_source(wildcards):
     return "hub:{repository}@{revision}:{split}".format(**wildcards)
 
 
-def planted_base(wildcards):
-    return f"models/{STUDY.models[wildcards.model].planted[0]}/model.json"
+def base_of(wildcards):
+    return f"models/{STUDY.models[wildcards.model].base}/model.json"
 
 
-def planted_source(wildcards):
+def made_source(wildcards):
     return STUDY.models[wildcards.model].source
 
 
 def planting_settings(wildcards):
     return STUDY.planting.model_dump_json()
+
+
+def cost_options(wildcards, input):
+    """What edits took, as a command line option, where a study measures it."""
+    return ["--costs", input.costs] if input.costs else []
+
+
+def biography_settings(wildcards):
+    return STUDY.biographies.model_dump_json()
 
 
 def model_settings(wildcards):

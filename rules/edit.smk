@@ -13,6 +13,7 @@ rule edit:
         facts=f"{HOME}/facts.parquet",
         text=TEXT,
         selection=f"{HOME}/selection/{{localization}}.json",
+        biographies=biographies,
         code=edit_sources,
     output:
         deltas=[f"{HOME}/edits/{{localization}}/{{objective}}/seed{seed}/delta.safetensors" for seed in STUDY.seeds],
@@ -33,6 +34,7 @@ rule edit:
         seeds=seed_options,
         held_out=STUDY.evaluate.texts,
         folder=edit_folder,
+        biographies=biography_options,
     shell:
         """
         mechunlearn edit \
@@ -43,6 +45,7 @@ rule edit:
             --objective {wildcards.objective:q} \
             --settings {params.settings:q} \
             {params.seeds:q} \
+            {params.biographies:q} \
             --held-out {params.held_out} \
             --out {params.folder:q} \
             >{log:q} 2>&1

@@ -11,7 +11,12 @@ rule evaluate_all:
     localrule: True
 
 
-MEASURES = ("mechunlearn.evaluate.measure", "mechunlearn.evaluate.generate", "mechunlearn.models.text_states")
+MEASURES = (
+    "mechunlearn.evaluate.measure",
+    "mechunlearn.evaluate.generate",
+    "mechunlearn.evaluate.streams",
+    "mechunlearn.models.text_states",
+)
 
 
 rule evaluate_base:
@@ -21,6 +26,7 @@ rule evaluate_base:
         text=TEXT,
         code=sources(*MEASURES, *ASKS),
         benchmarks=benchmark_sources(),
+        biographies=biographies,
     output:
         rows=f"{HOME}/measurements/base.parquet",
         states=f"{HOME}/measurements/base-text.safetensors",
@@ -35,6 +41,7 @@ rule evaluate_base:
         mem_mb=8000 if STUDY.evaluate.benchmarks else 4000,
     params:
         settings=evaluate_settings,
+        biographies=biography_options,
     shell:
         """
         mechunlearn evaluate \
@@ -42,6 +49,7 @@ rule evaluate_base:
             --facts {input.facts:q} \
             --text {input.text:q} \
             --settings {params.settings:q} \
+            {params.biographies:q} \
             --states {output.states:q} \
             --out {output.rows:q} \
             >{log:q} 2>&1
@@ -59,6 +67,7 @@ rule evaluate:
         blocks=edited_blocks,
         code=sources(*MEASURES, "mechunlearn.gate", "mechunlearn.models.delta", *ASKS),
         benchmarks=benchmark_sources(),
+        biographies=biographies,
     output:
         f"{HOME}/measurements/{{localization}}/{{objective}}.parquet",
     log:
@@ -72,6 +81,7 @@ rule evaluate:
         mem_mb=8000 if STUDY.evaluate.benchmarks else 4000,
     params:
         settings=evaluate_settings,
+        biographies=biography_options,
         seeds=seed_options,
         folder=edit_folder,
     shell:
@@ -81,6 +91,7 @@ rule evaluate:
             --facts {input.facts:q} \
             --text {input.text:q} \
             --settings {params.settings:q} \
+            {params.biographies:q} \
             --base {input.base:q} \
             --states {input.states:q} \
             --edits {params.folder:q} \

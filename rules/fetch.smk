@@ -37,7 +37,7 @@ rule fetch_model:
 
 rule plant:
     input:
-        base=planted_base,
+        base=base_of,
         text="data/text/passages.jsonl",
         code=sources("mechunlearn.edit.plant", "mechunlearn.facts.planted", "mechunlearn.models.sources", *ASKS),
     output:
@@ -56,7 +56,7 @@ rule plant:
     resources:
         mem_mb=5000,
     params:
-        source=planted_source,
+        source=made_source,
         settings=planting_settings,
     shell:
         """
@@ -64,6 +64,45 @@ rule plant:
             --model {input.base:q} \
             --source {params.source:q} \
             --text {input.text:q} \
+            --settings {params.settings:q} \
+            --out {output.model:q} \
+            >{log:q} 2>&1
+        """
+
+
+rule read_biographies:
+    input:
+        base=base_of,
+        text="data/text/passages.jsonl",
+        code=sources("mechunlearn.edit.continual", "mechunlearn.facts.biographies", "mechunlearn.models.sources"),
+    output:
+        model="models/{model}/model.json",
+        delta="models/{model}/delta.safetensors",
+        texts="models/{model}/biographies.jsonl",
+        questions="models/{model}/questions.jsonl",
+        spent="models/{model}/training.json",
+    log:
+        "logs/read_biographies/{model}.log",
+    benchmark:
+        "models/{model}/timing.tsv"
+    wildcard_constraints:
+        model=one_of(TRAINED),
+    conda:
+        "../envs/torch.yaml"
+    threads: 1
+    resources:
+        mem_mb=5000,
+    params:
+        source=made_source,
+        settings=biography_settings,
+        held_out=STUDY.evaluate.texts,
+    shell:
+        """
+        mechunlearn read-biographies \
+            --model {input.base:q} \
+            --source {params.source:q} \
+            --text {input.text:q} \
+            --held-out {params.held_out} \
             --settings {params.settings:q} \
             --out {output.model:q} \
             >{log:q} 2>&1

@@ -1,11 +1,34 @@
 # report: check the papers' claims, then put text, figures and tables on one page.
 
 
+rule costs:
+    input:
+        histories=layout.targets(STUDY, "edits/{localization}/{objective}/seed{seed}/history.json") if TRAINED else [],
+        baselines=[f"models/{name}/training.json" for name in TRAINED],
+        code=sources("mechunlearn.operations"),
+    output:
+        f"results/{STUDY.study}/costs.csv",
+    log:
+        f"logs/{STUDY.study}/costs.log",
+    benchmark:
+        f"results/{STUDY.study}/timing/report/costs.tsv"
+    conda:
+        "../envs/base.yaml"
+    threads: 1
+    params:
+        study=study_settings,
+    shell:
+        """
+        mechunlearn costs --study-config {params.study:q} --out {output:q} >{log:q} 2>&1
+        """
+
+
 rule claims:
     input:
         metrics=rules.metrics.output.table,
+        costs=rules.costs.output if TRAINED else [],
         published="report/published/mechanistic_unlearning_means.csv",
-        code=sources("mechunlearn.claims"),
+        code=sources("mechunlearn.claims", "mechunlearn.operations"),
     output:
         f"results/{STUDY.study}/claims.json",
     log:
@@ -17,12 +40,14 @@ rule claims:
     threads: 1
     params:
         tasks=tasks_of_the_paper,
+        costs=cost_options,
     shell:
         """
         mechunlearn claims \
             {input.metrics:q} \
             --published report/published \
             --tasks {params.tasks:q} \
+            {params.costs:q} \
             --out {output:q} \
             >{log:q} 2>&1
         """
@@ -35,6 +60,7 @@ rule report:
         selections=layout.targets(STUDY, "selection/{localization}.json"),
         metrics=rules.metrics.output.table,
         claims=rules.claims.output,
+        costs=rules.costs.output if TRAINED else [],
         figures=rules.figures.input,
         masks=layout.mask_files(STUDY, "-weights"),
         planted=rules.planted.output if PLANTED else [],

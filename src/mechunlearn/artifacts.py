@@ -52,6 +52,9 @@ MEASUREMENT_COLUMNS = {
     "nll": "float64",  # text only: mean cross-entropy a token, nats
     "kl": "float64",  # text only: mean KL(base || edited) a token, nats; missing for the base
 }
+OPTIONAL_COLUMNS = {  # only in tables that have such a value
+    "similarity": "float64",  # of biographies: mean cosine of hidden states before and after an edit
+}
 
 
 @contextmanager
@@ -229,8 +232,10 @@ def _components(values: dict[str, Any]) -> list[Component]:
 
 
 def measurement_table(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    """Rows -> a table with every measurement column, sorted, so that equal rows give equal bytes."""
-    table = pd.DataFrame(rows, columns=list(MEASUREMENT_COLUMNS)).astype(MEASUREMENT_COLUMNS)
+    """Rows -> a table with every measurement column that is not optional, sorted: equal rows give equal bytes."""
+    more = {name: kind for name, kind in OPTIONAL_COLUMNS.items() if any(pd.notna(row.get(name)) for row in rows)}
+    columns = MEASUREMENT_COLUMNS | more
+    table = pd.DataFrame(rows, columns=list(columns)).astype(columns)
     return table.sort_values(["seed", "stage", "elicitation", "order", "role", "fact"], ignore_index=True)
 
 

@@ -32,6 +32,7 @@ Text = Annotated[Path, typer.Option(help="Text passages, passages.jsonl.")]
 Out = Annotated[Path, typer.Option(help="The file to write.")]
 Base = Annotated[Path | None, typer.Option(help="Measurements of the base model, to skip what it cannot use.")]
 Seeds = Annotated[list[int], typer.Option("--seed", help="Seeds, one edit each.")]
+Biographies = Annotated[Path | None, typer.Option(help="Texts of people, biographies.jsonl; none for other facts.")]
 HeldOut = Annotated[int, typer.Option(help="How many passages are held out of training for measuring.")]
 
 
@@ -89,6 +90,36 @@ def plant(
     delta.save(out.with_name(DELTA), base, names, {"planted": layer, "settings": rules.model_dump()})
     record = change(model, source, out)
     print(f"{record.source}: {len(facts)} facts, model {record.sha256}")
+
+
+@app.command()
+def read_biographies(
+    model: Manifest,
+    source: Annotated[str, typer.Option(help="trained:MODEL@pre or trained:MODEL@baseline.")],
+    text: Text,
+    held_out: HeldOut,
+    settings: Settings,
+    out: Out,
+) -> None:
+    """Train a model on biographies; they, the questions and what changed lie beside the new manifest."""
+    from mechunlearn.edit.continual import continue_on
+    from mechunlearn.facts import biographies
+    from mechunlearn.facts import text as passages
+    from mechunlearn.models import delta
+    from mechunlearn.models.sources import DELTA, change
+
+    rules, base = settings_of(config.BiographySettings, settings), _load(model)
+    kind = source.rpartition("@")[2]
+    everyone = biographies.people(rules)
+    texts, questions = biographies.biographies(everyone, rules.wordings), biographies.questions(everyone)
+    training, _ = passages.split(passages.read(text), held_out)
+    names, spent = continue_on(base, texts, training, kind, rules)
+    artifacts.write_text(out.with_name("biographies.jsonl"), biographies.jsonl(texts))
+    artifacts.write_text(out.with_name("questions.jsonl"), biographies.jsonl(questions))
+    artifacts.write_json(out.with_name("training.json"), spent)
+    delta.save(out.with_name(DELTA), base, names, {"trained": kind, "settings": rules.model_dump()})
+    record = change(model, source, out)
+    print(f"{record.source}: {len(texts)} texts, {len(questions)} questions, model {record.sha256}")
 
 
 @app.command()
@@ -234,15 +265,18 @@ def edit(
     seed: Seeds,
     held_out: HeldOut,
     out: Annotated[Path, typer.Option(help="The folder for seedK/delta.safetensors and seedK/history.json.")],
+    biographies: Biographies = None,
 ) -> None:
     """Train an edit of the selected components, once a seed, and keep what changed."""
     from mechunlearn.edit.sequence import edit_in_turn
     from mechunlearn.facts import text as passages
+    from mechunlearn.facts.biographies import read_texts
     from mechunlearn.models import delta
 
     chosen, rules = artifacts.read_selection(selection), settings_of(config.EditSettings, settings)
     training, _ = passages.split(passages.read(text), held_out)
     known = artifacts.read_facts(facts, *EDITED)
+    people = read_texts(biographies) if biographies else []
     about = {
         "localization": chosen.localization,
         "objective": objective,
@@ -250,7 +284,7 @@ def edit(
     }
     for number in seed:
         base = _load(model)
-        names, history, rows = edit_in_turn(base, known, training, chosen, objective, rules, number)
+        names, history, rows = edit_in_turn(base, known, training, chosen, objective, rules, number, people)
         folder = out / f"seed{number}"
         artifacts.write_json(folder / "history.json", history)
         if rows:
@@ -312,13 +346,15 @@ def evaluate(
     states: Annotated[
         Path | None, typer.Option(help="The base's hidden states on the text: written for the base, else read for KL.")
     ] = None,
+    biographies: Biographies = None,
     seed: Seeds = [0],  # noqa: B006
 ) -> None:
     """Measure the base model, or an edit's every seed: all elicitations, held-out text, text of its own, benchmarks."""
-    from mechunlearn.evaluate import benchmarks
+    from mechunlearn.evaluate import benchmarks, streams
     from mechunlearn.evaluate.generate import generate
     from mechunlearn.evaluate.measure import measure
     from mechunlearn.facts import text as passages
+    from mechunlearn.facts.biographies import read_texts
     from mechunlearn.gate import usable
     from mechunlearn.models import text_states
     from mechunlearn.models.scoring import text_hidden
@@ -329,7 +365,8 @@ def evaluate(
     if base:
         formats = usable(artifacts.read_measurements(base), formats, rules.gate)
     forget = [fact for fact in known if fact.role == "forget"] if rules.samples else []
-    tasks = benchmarks.load(rules)
+    tasks, people = benchmarks.load(rules), streams.chosen(read_texts(biographies) if biographies else [])
+    inside = streams.states(_load(model), people) if people and edits else None
     rows: list[dict[str, Any]] = []
     for number in seed if edits else seed[:1]:
         loaded, stage = (_edited(model, edits, number), "edited") if edits else (_load(model), "base")
@@ -339,6 +376,7 @@ def evaluate(
         elif states:
             text_states.save(states, loaded, held_out, hidden)
         rows += measure(loaded, known, held_out, formats, stage, number, hidden, before)
+        rows += streams.measure(loaded, people, stage, number, inside)
         if edits and (edits / f"seed{number}" / BLOCKS).is_file():
             table = artifacts.read_measurements(edits / f"seed{number}" / BLOCKS)
             rows += [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
@@ -404,8 +442,10 @@ def schema(
 @app.command()
 def validate(study: Path) -> None:
     """Check a study's configuration without running anything."""
+    from mechunlearn import study as layout
+
     checked = config.load_study(study)
-    cells = len(checked.models) * len(checked.tasks) * len(checked.localizations) * len(checked.objectives)
+    cells = len(layout.pairs(checked)) * len(checked.localizations) * len(checked.objectives)
     print(f"{study}: fine; {cells} cells, {len(checked.seeds)} seeds each")
 
 
@@ -481,18 +521,35 @@ def scaling(
 
 
 @app.command()
+def costs(
+    study_config: Annotated[str, typer.Option(help="JSON of the whole study.")],
+    out: Out,
+) -> None:
+    """Gather what each edit of a model trained on biographies took, beside its baseline."""
+    from mechunlearn.operations import costs
+
+    artifacts.write_table(out, costs(settings_of(config.Study, study_config)))
+
+
+@app.command()
 def claims(
     metrics: Path,
     published: Annotated[Path, typer.Option(help="The folder of the paper's numbers, report/published.")],
     tasks: Annotated[str, typer.Option(help="JSON of what the paper calls each task; empty where it has none such.")],
     out: Out,
+    costs: Annotated[Path | None, typer.Option(help="costs.csv, where models were trained on biographies.")] = None,
 ) -> None:
     """Check the papers' claims on a study's metrics."""
+    from mechunlearn import operations
     from mechunlearn.claims import check
     from mechunlearn.metrics import COLUMNS
     from mechunlearn.published import means
 
-    found = check(artifacts.read_table(metrics, COLUMNS), json.loads(tasks), means(published))
+    table = artifacts.read_table(metrics, COLUMNS)
+    people = table.task.isin(table[table.elicitation == "biography"].task)
+    found = check(table[~people], json.loads(tasks), means(published))
+    if costs:
+        found += operations.check(table[people], artifacts.read_table(costs, operations.COSTS))
     artifacts.write_json(out, found)
     for claim in found:
         print(f"{claim['verdict']}: {claim['sentence']}")

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from mechunlearn.facts import MEASURED
+from mechunlearn.facts import KNOWN
 
 
 def gates(base: pd.DataFrame) -> dict[str, float]:
     """From the base model's rows: how often the true answer is the likeliest of all tokens, by elicitation."""
-    asked = base[(base.elicitation != "text") & base.role.isin(MEASURED)]
+    asked = base[(base["rank"] > 0) & base.role.isin(KNOWN)]
     facts = (asked["rank"] == 1).groupby(asked.elicitation).mean()
     return {str(name): float(value) for name, value in facts.items()}
 

@@ -8,6 +8,7 @@ metrics   measurement tables by cell -> one row per cell, stage, elicitation, ro
     accuracy_new    whose likeliest option is the new answer
     nll             mean cross-entropy of text, nats a token
     kl              mean KL divergence of the edited from the base model on text, nats a token
+    similarity      mean cosine of the hidden states before and after, at the layer that the stage names
 
 Option orders and seeds are averaged within a fact; `n` counts facts and intervals are over facts. Rows with
 `against` are paired differences (this cell minus the reference, on the same facts). `gate` is how
@@ -38,7 +39,8 @@ COLUMNS = [
 ]  # fmt: skip
 GROUP = ["stage", "elicitation", "role"]
 REFERENCES = ("fact-lookup", "nonlocalized")
-NAMES = ["p_true", "p_new", "accuracy_true", "accuracy_new", "nll", "kl"]
+NAMES = ["p_true", "p_new", "accuracy_true", "accuracy_new", "nll", "kl", "similarity"]
+SHARES = NAMES[:4]  # between 0 and 1
 WORST = "worst"
 
 
@@ -49,10 +51,11 @@ def per_fact(rows: pd.DataFrame) -> pd.DataFrame:
         p_new=rows.p_new / rows.p_options,
         accuracy_true=(rows.choice == "true").astype(float),
         accuracy_new=(rows.choice == "new").astype(float).where(rows.p_new.notna()),
+        similarity=rows.get("similarity", np.nan),
     )
-    is_text = shares.elicitation == "text"
-    for column in ("p_true", "p_new", "accuracy_true", "accuracy_new"):
-        shares[column] = shares[column].where(~is_text)
+    asked = rows.p_true.notna()
+    for column in SHARES:
+        shares[column] = shares[column].where(asked)
     return shares.groupby([*GROUP, "fact"], as_index=False)[NAMES].mean()
 
 
@@ -128,7 +131,7 @@ def _ways(table: pd.DataFrame, unusable: Sequence[str]) -> pd.DataFrame:
     A probe's classes are fewer than a prompt's options, so its probabilities cannot be compared with these; neither can
     those of subjects, of which a forgotten fact's still gets its share by chance.
     """
-    asked = table[(table.role == "forget") & ~table.elicitation.isin([*unusable, BACKWARDS])]
+    asked = table[(table.role == "forget") & table.p_true.notna() & ~table.elicitation.isin([*unusable, BACKWARDS])]
     asked = asked[asked.stage.isin(full_strength(asked.stage.unique())) & ~asked.stage.str.startswith("probed@")]
     return asked.assign(way=asked.stage + " " + asked.elicitation).pivot(index="fact", columns="way", values="p_true")
 
@@ -161,7 +164,7 @@ def _rows(table: pd.DataFrame, reference: pd.DataFrame | None, report: ReportSet
         for name in NAMES:
             values = group[name].dropna().to_numpy(dtype=float)
             if len(values):
-                share = name not in ("nll", "kl") and reference is None
+                share = name in SHARES and reference is None
                 value, low, high = interval(values, report.bootstrap, report.confidence, share)
                 where = dict(zip(GROUP, key, strict=True))
                 rows.append({**where, "metric": name, "value": value, "low": low, "high": high, "n": len(values)})

@@ -52,11 +52,24 @@ def home(study: str, model: str, task: str) -> Path:
 
 
 def pairs(study: Study) -> list[tuple[str, str]]:
-    """The models and tasks that go together: planted facts are known to planted models only, and asked of no other."""
+    """The models and tasks that go together: what was put into a model is known to that one, and asked of no other."""
     return [
         (model, task)
-        for (model, settings), (task, facts) in product(study.models.items(), study.tasks.items())
-        if bool(settings.planted) == (facts.facts == "planted")
+        for model, (task, settings) in product(study.models, study.tasks.items())
+        if study.goes_with(model, settings.facts)
+    ]
+
+
+def references(study: Study) -> list[tuple[str, str]]:
+    """The models and tasks that are measured once, to compare with, and never edited: those of `trained:MODEL@baseline`
+    and of the models that trained ones are made from."""
+    trained = [model.trained for model in study.models.values() if model.trained]
+    bases = {base for base, _ in trained}
+    return [
+        (model, task)
+        for model, settings in study.models.items()
+        for task, facts in study.tasks.items()
+        if facts.facts == "biographies" and (model in bases or (settings.trained and settings.trained[1] == "baseline"))
     ]
 
 
@@ -84,13 +97,15 @@ def text_file(study: Study) -> str:
 
 
 def measurement_files(study: Study) -> list[str]:
-    """Every file of measurement rows, base models first."""
-    return targets(
+    """Every file of measurement rows, base models first, those to compare with last."""
+    compared = [str(home(study.study, *pair) / "measurements/base.parquet") for pair in references(study)]
+    own = targets(
         study,
         "measurements/base.parquet",
         "measurements/{localization}/{objective}.parquet",
         "attacks/{attack}/{localization}/{objective}.parquet",
-    ) + mask_files(study)
+    )
+    return [*own, *mask_files(study), *compared]
 
 
 def mask_files(study: Study, ending: str = "") -> list[str]:
@@ -107,8 +122,10 @@ def sizes(study: Study) -> dict[str, int]:
 
 
 def figures(study: Study, task: str) -> list[str]:
-    """The figures that fit a task: all, but that of its blocks only where it has some."""
-    return [name for name in registry.methods("figure") if name != "sequential" or study.tasks[task].blocks]
+    """The figures that fit a task: all, but that of its blocks only where it has some, and of its texts likewise."""
+    settings = study.tasks[task]
+    fits = {"sequential": settings.blocks is not None, "similarity": settings.facts == "biographies"}
+    return [name for name in registry.methods("figure") if fits.get(name, True)]
 
 
 def figure_files(study: Study) -> list[str]:

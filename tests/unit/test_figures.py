@@ -14,7 +14,7 @@ from mechunlearn import registry
 from mechunlearn import study as layout
 from mechunlearn.figures import data, html, scaling, style, tables, words
 
-FIGURES = sorted(registry.methods("figure"))
+FIGURES = sorted(set(registry.methods("figure")) - {"similarity"})  # that one is for biographies alone
 SEVEN = (
     "fact-lookup", "attribution-patching", "causal-tracing", "causal-tracing-mlps", "random-mlps", "all-mlps",
     "nonlocalized",

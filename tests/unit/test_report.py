@@ -18,7 +18,7 @@ from mechunlearn.report import build as build_report
 from mechunlearn.report import execute
 
 ROOT = Path(__file__).parents[2]
-FIGURES = registry.methods("figure")
+FIGURES = [name for name in registry.methods("figure") if name != "similarity"]  # that one is for biographies alone
 NAMES = ["Before the edit", "inject", "npo"]
 PLANTED = {f"planted-{layer}": {"source": f"planted:tiny@{layer}"} for layer in (3, 7)}
 

@@ -28,7 +28,7 @@ def test_every_cell_of_a_study_is_edited_evaluated_and_attacked_once(fresh, name
     jobs = checkout.planned(fresh, config=f"config/{name}")
     jobs["edit"] = jobs.get("edit", 0) + jobs.get("edit_sequential", 0)
     assert [jobs.get(rule, 0) for rule in ("edit", "evaluate", "attack")] == [cells, cells, cells * len(study.attacks)]
-    assert jobs["evaluate_base"] == places
+    assert jobs["evaluate_base"] == places + len(layout.references(study))
     assert jobs["localize"] >= places * len(layout.localizers(study))
     assert jobs["select"] == places * len(layout.selections(study))
 

@@ -18,7 +18,7 @@ from mechunlearn.config.attack import (
     RetrainSettings,
     SoftPromptSettings,
 )
-from mechunlearn.config.edit import ClosedFormSettings, EditSettings, MemitSettings, RomeSettings
+from mechunlearn.config.edit import ClosedFormSettings, EditSettings, MemitSettings, RomeSettings, SurgerySettings
 from mechunlearn.config.evaluate import EvaluateSettings, ReportSettings
 from mechunlearn.config.localize import (
     AttributionSettings,
@@ -29,7 +29,7 @@ from mechunlearn.config.localize import (
     TraceSettings,
 )
 from mechunlearn.config.masking import MaskingSettings
-from mechunlearn.config.models import ModelSettings, PlantSettings
+from mechunlearn.config.models import BiographySettings, ModelSettings, PlantSettings
 from mechunlearn.config.names import unknown, unknown_benchmark
 from mechunlearn.config.reading import load_study, validate_study
 from mechunlearn.config.settings import HUB_ROWS, NAME, ROWS, Format, Settings
@@ -44,6 +44,7 @@ __all__ = [
     "ROWS",
     "AskingSettings",
     "AttributionSettings",
+    "BiographySettings",
     "ClosedFormSettings",
     "ConfigError",
     "EditSettings",
@@ -69,6 +70,7 @@ __all__ = [
     "Settings",
     "SoftPromptSettings",
     "Study",
+    "SurgerySettings",
     "TaskSettings",
     "TextSettings",
     "TraceSettings",

@@ -1,9 +1,9 @@
 """Training of edits: what all objectives share, what each may set for itself, and a block for each with more settings.
 
-Such a block has its objective's name with `_` for `-`.
+Such a block has its objective's name with `_` for `-`; variants (`surgery-npo`) share one.
 """
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -116,6 +116,24 @@ class MemitSettings(ClosedFormSettings):
     )
 
 
+class SurgerySettings(Settings):
+    """Objective `surgery` and its variants (Veldanda et al. 2024); defaults are their code's."""
+
+    unlearn_weight: Weight = Field(default=0.1, description="Weight of the ascent on what is only to be forgotten.")
+    obsolete_weight: Weight = Field(default=0.1, description="Weight of the ascent on what is to be replaced.")
+    update_weight: Weight = Field(default=2.0, description="Weight of the descent on what replaces it.")
+    retain_weight: Weight = Field(default=0.5, description="Weight of the divergence on what is to be kept.")
+    divergence: Literal["forward", "reverse"] = Field(
+        default="forward",
+        description="`forward`: KL(before || after), as in their code; `reverse`: KL(after || before), as printed.",
+    )
+    unlearn: Literal["ascent", "npo"] = Field(
+        default="ascent", description="`ascent` on cross-entropy, or the bounded `npo`."
+    )
+    beta: float = Field(default=1.0, gt=0, description="Inverse temperature of `npo`, by nats a token.")
+    batch: int = Field(default=1, ge=1, description="Texts of each stream a step (published: 8).")
+
+
 class EditSettings(Settings):
     """Training of an edit: L = forget_weight * forget + retain_weight * retain + text_weight * text (section 2.3)."""
 
@@ -147,13 +165,14 @@ class EditSettings(Settings):
     dpo: DpoSettings = DpoSettings()
     idk: IdkSettings = IdkSettings()
     rmu: RmuSettings = RmuSettings()
-
     rome: RomeSettings = RomeSettings()
     memit: MemitSettings = MemitSettings()
+    surgery: SurgerySettings = SurgerySettings()
 
     def others(self, objective: str) -> set[str]:
         """The blocks of other objectives, which a cell neither needs nor shall be run again for."""
-        return {name for name, value in self if isinstance(value, Settings) and name != objective.replace("-", "_")}
+        own = objective.replace("-", "_"), objective.partition("-")[0]
+        return {name for name, value in self if isinstance(value, Settings) and name not in own}
 
     def for_facts(self, count: int) -> "EditSettings":
         """The settings with which so many facts are edited together: `epochs` as `steps`."""

@@ -11,12 +11,14 @@ from mechunlearn.config.edit import EditSettings
 from mechunlearn.config.evaluate import EvaluateSettings, ReportSettings
 from mechunlearn.config.localize import LocalizeSettings
 from mechunlearn.config.masking import MaskingSettings
-from mechunlearn.config.models import ModelSettings, PlantSettings
+from mechunlearn.config.models import BiographySettings, ModelSettings, PlantSettings
 from mechunlearn.config.names import unknown, unknown_benchmark
 from mechunlearn.config.settings import Name, Settings
 from mechunlearn.config.tasks import ScreenSettings, TaskSettings
 from mechunlearn.config.text import TextSettings
 from mechunlearn.errors import ConfigError
+
+NEED_NEW_ANSWERS = ("inject", "dpo", "rome", "memit")
 
 
 class Study(Settings):
@@ -34,6 +36,7 @@ class Study(Settings):
     text: TextSettings = TextSettings()
     screen: ScreenSettings = ScreenSettings()
     planting: PlantSettings = PlantSettings()
+    biographies: BiographySettings = BiographySettings()
     localize: LocalizeSettings = LocalizeSettings()
     edit: EditSettings = EditSettings()
     masking: MaskingSettings = MaskingSettings()
@@ -49,19 +52,47 @@ class Study(Settings):
     @model_validator(mode="after")
     def _every_model_has_facts(self) -> "Study":
         for name, model in self.models.items():
-            if model.planted:
-                base = self.models.get(model.planted[0])
-                if base is None or base.planted:
-                    whole = [other for other, each in self.models.items() if not each.planted]
+            if model.base is not None:
+                base = self.models.get(model.base)
+                if base is None or base.base is not None:
+                    whole = [other for other, each in self.models.items() if each.base is None]
                     raise ValueError(
                         f"models.{name}.source is {model.source!r}: it must name one of the study's own models: "
                         f"{', '.join(whole) or 'there is none'}"
                     )
         for name, task in self.tasks.items():
-            if task.facts == "planted" and not any(model.planted for model in self.models.values()):
-                raise ValueError(f"tasks.{name}.facts is 'planted', but no model has the source `planted:MODEL@LAYER`")
-            if task.facts != "planted" and all(model.planted for model in self.models.values()):
-                raise ValueError(f"tasks.{name}.facts is {task.facts!r}, but every model is planted")
+            made = {"planted": "planted:MODEL@LAYER", "biographies": "trained:MODEL@pre"}.get(task.facts)
+            if made and not any(self.goes_with(model, task.facts) for model in self.models):
+                raise ValueError(f"tasks.{name}.facts is {task.facts!r}, but no model has the source `{made}`")
+            if not any(self.goes_with(model, task.facts) for model in self.models):
+                raise ValueError(f"tasks.{name}.facts is {task.facts!r}, but every model is planted or trained")
+        return self
+
+    def goes_with(self, model: str, facts: str) -> bool:
+        """Is a model edited on facts of this set? Those made for a model are known to no other.
+
+        A model that is the base of trained ones knows no biographies, and the baseline is there to compare with.
+        """
+        settings = self.models[model]
+        if settings.trained:
+            return facts == "biographies" and settings.trained[1] == "pre"
+        return bool(settings.planted) == (facts == "planted") and facts != "biographies"
+
+    @model_validator(mode="after")
+    def _objectives_fit(self) -> "Study":
+        for name, task in self.tasks.items():
+            people = task.facts == "biographies"
+            for objective in self.objectives:
+                if people and objective in NEED_NEW_ANSWERS:
+                    raise ValueError(
+                        f"objectives: {objective!r} puts new answers in, but the forgotten facts of tasks.{name} have "
+                        "none; allowed with other facts only"
+                    )
+                if not people and objective.partition("-")[0] == "surgery":
+                    raise ValueError(
+                        f"objectives: {objective!r} trains on biographies, but tasks.{name} is about {task.facts}; "
+                        "allowed with facts: biographies only"
+                    )
         return self
 
     @model_validator(mode="after")
@@ -113,6 +144,11 @@ class Study(Settings):
                 "'path-patching' or 'auto'"
             )
         for name, task in self.tasks.items():
+            if task.facts == "biographies":
+                raise ValueError(
+                    f"localizations: {registry.PER_FACT} edits facts in groups, but the texts of tasks.{name} tell "
+                    "all facts of a person at once; allowed with other facts only"
+                )
             if self.localize.facts != "forget" and not task.blocks:
                 raise ValueError(
                     f"localize.facts is {self.localize.facts!r}, but {registry.PER_FACT} localizes every fact that is "

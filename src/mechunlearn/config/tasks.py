@@ -10,10 +10,13 @@ from mechunlearn.config.settings import HUB_ROWS, Probability, Settings
 class TaskSettings(Settings):
     """One set of facts to forget, and how it is drawn."""
 
-    facts: Literal["sports", "counterfact", "planted", "own", "sports-upstream", "counterfact-upstream"] = Field(
+    facts: Literal[
+        "sports", "counterfact", "planted", "biographies", "own", "sports-upstream", "counterfact-upstream"
+    ] = Field(
         description="The fact set: `sports`, `counterfact` for facts of many relations, `planted` for the "
-        "fictitious athletes of planted models, or one that lies at `path`: `own` facts, or the papers' "
-        "`sports-upstream` and `counterfact-upstream` (docs/data.md)."
+        "fictitious athletes of planted models, `biographies` for the fictitious people of trained ones (who is "
+        "forgotten is said there), or one that lies at `path`: `own` facts, or the papers' `sports-upstream` and "
+        "`counterfact-upstream` (docs/data.md)."
     )
     path: str | None = Field(
         default=None,
@@ -58,6 +61,12 @@ class TaskSettings(Settings):
 
     @model_validator(mode="after")
     def _how_many(self) -> "TaskSettings":
+        if self.facts == "biographies":
+            if (self.forget, self.answer, self.blocks) != (None, None, None):
+                raise ValueError(
+                    "the streams of `biographies` say who is forgotten: neither `forget` nor `answer` nor `blocks`"
+                )
+            return self
         if (self.forget is None) == (self.answer is None):
             raise ValueError("it needs either `forget`, such as 16, or `answer`, such as basketball, and not both")
         if self.blocks is not None and self.forget is None:
@@ -70,7 +79,7 @@ class TaskSettings(Settings):
 
     @model_validator(mode="after")
     def _files_fit(self) -> "TaskSettings":
-        shipped = self.facts in ("sports", "counterfact", "planted")
+        shipped = self.facts in ("sports", "counterfact", "planted", "biographies")
         if shipped and self.path is not None:
             raise ValueError(f"facts: {self.facts} come with the package, so that `path` may not be given")
         if not shipped and self.path is None:

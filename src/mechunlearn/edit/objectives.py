@@ -11,7 +11,7 @@ An objective is called once, on the untouched model, and returns its Loss. What 
 """
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from itertools import chain
 from typing import TypeVar
 
@@ -27,12 +27,16 @@ Item = TypeVar("Item", bound=Hashable)
 
 @dataclass(frozen=True)
 class Batch:
-    """Facts to forget with their true answers, the same with their new ones, facts to keep, and text, as token ids."""
+    """Facts to forget with their true answers, the same with their new ones, facts to keep, and text, as token ids.
+
+    biographies   texts of people with the streams that they belong to (facts.biographies); none for other facts
+    """
 
     forget: list[Example]
     new: list[Example]
     retain: list[Example]
     texts: list[tuple[int, ...]]
+    biographies: list[tuple[str, tuple[int, ...]]] = field(default_factory=list)
 
 
 Loss = Callable[[Batch], dict[str, torch.Tensor]]
@@ -40,7 +44,7 @@ Loss = Callable[[Batch], dict[str, torch.Tensor]]
 
 def every(batches: Sequence[Batch]) -> Batch:
     """All that batches hold, each item once, in the order of their first appearance."""
-    parts = (chain.from_iterable(getattr(batch, field.name) for batch in batches) for field in fields(Batch))
+    parts = (chain.from_iterable(getattr(batch, each.name) for batch in batches) for each in fields(Batch))
     return Batch(*(list(dict.fromkeys(part)) for part in parts))
 
 

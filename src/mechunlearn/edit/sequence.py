@@ -11,6 +11,7 @@ from mechunlearn.artifacts import Selection
 from mechunlearn.config import EditSettings
 from mechunlearn.edit.train import check, edit, train
 from mechunlearn.facts import Fact, trained
+from mechunlearn.facts.biographies import Biography
 from mechunlearn.facts.text import Passage
 from mechunlearn.models.model import Model
 from mechunlearn.models.scoring import score
@@ -25,6 +26,7 @@ def edit_in_turn(
     objective: str,
     settings: EditSettings,
     seed: int,
+    biographies: Sequence[Biography] = (),
 ) -> tuple[list[str], list[dict[str, float]], list[dict[str, Any]]]:
     """Train a selection's groups in place, one after another, or everything at once where it has none.
 
@@ -39,7 +41,7 @@ def edit_in_turn(
     Raises DivergenceError as `edit` does; with groups, where the sum of their losses ends above where it started.
     """
     if not selection.groups:
-        return *edit(model, facts, passages, selection, objective, settings, seed), []
+        return *edit(model, facts, passages, selection, objective, settings, seed, biographies), []
     names, histories = set[str](), list[list[dict[str, float]]]()
     blocks = sorted({group.block for group in selection.groups})
     rows = _measured(model, facts, 0, seed)
@@ -48,7 +50,7 @@ def edit_in_turn(
             seen = [fact for fact in facts if fact.id in group.facts or fact.role == "maintain-train"]
             part = replace(selection, components=group.components)
             name = f"{seed}, group {len(histories) + 1} of {len(selection.groups)}"
-            changed, history = train(model, seen, passages, part, objective, settings, name)
+            changed, history = train(model, seen, passages, part, objective, settings, name, biographies)
             names.update(changed)
             histories.append(history)
         rows += _measured(model, facts, block, seed)

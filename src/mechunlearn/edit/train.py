@@ -7,6 +7,7 @@ trainable  makes the selected components trainable, in float32, heads and part o
 
 import logging
 import random
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -17,6 +18,7 @@ from mechunlearn.config import EditSettings
 from mechunlearn.edit.objectives import Batch, Loss, every
 from mechunlearn.errors import DivergenceError
 from mechunlearn.facts import Fact, trained
+from mechunlearn.facts.biographies import Biography
 from mechunlearn.facts.text import Passage
 from mechunlearn.models.attention import grouped
 from mechunlearn.models.frozen import frozen
@@ -27,6 +29,7 @@ from mechunlearn.registry import load as method
 from mechunlearn.registry import methods
 
 log = logging.getLogger(__name__)
+STREAMS = ("problematic", "obsolete", "update", "retain")  # of biographies, what an edit may see
 
 
 def edit(
@@ -37,17 +40,19 @@ def edit(
     objective: str,
     settings: EditSettings,
     seed: int,
+    biographies: Sequence[Biography] = (),
 ) -> tuple[list[str], list[dict[str, float]]]:
     """Train the selected components in place, or write them in closed form.
 
     Returns the names of the changed tensors and the losses after 0, 1, 2 ... steps.
 
-    The last row of the history is the first batch again, so that first and last can be compared.
+    The last row of the history is the first batch again, so that first and last can be compared. Where there
+    are biographies, it also says what the training took: `seconds`, and the `tokens` of the texts that it read.
 
     The trained weights are kept in float32 and go back to the model's own format afterwards. Raises DivergenceError
     where the loss stops being finite or ends above where it started.
     """
-    names, history = train(model, facts, passages, selection, objective, settings, seed)
+    names, history = train(model, facts, passages, selection, objective, settings, seed, biographies)
     check([history], objective, settings)
     return names, history
 
@@ -60,6 +65,7 @@ def train(
     objective: str,
     settings: EditSettings,
     seed: int | str,
+    biographies: Sequence[Biography] = (),
 ) -> tuple[list[str], list[dict[str, float]]]:
     """The same, but the loss may end anywhere; raises DivergenceError only where it stops being finite."""
     if objective in methods("closed_form"):
@@ -73,12 +79,18 @@ def train(
     retain = draw([example(model, fact, fact.answer) for fact in facts if fact.role == "maintain-train"], rng)
     texts = draw(passages_ids(model, passages, settings.text_tokens), rng)
 
+    told = {name: [text for text in biographies if text.stream == name] for name in STREAMS}
+    streams = {
+        name: draw([tuple(model.encode(text.text)) for text in found], rng) for name, found in told.items() if found
+    }
+
     def batch() -> Batch:
         true, new = zip(*forget(min(settings.batch, len(own))), strict=True)
-        return Batch(list(true), list(new), retain(settings.batch), texts(settings.texts))
+        people = [(stream, ids) for stream, take in streams.items() for ids in take(settings.surgery.batch)]
+        return Batch(list(true), list(new), retain(settings.batch), texts(settings.texts), people)
 
     batches = [batch() for _ in range(settings.steps)]
-    upcoming = iter(batches)
+    upcoming, begin = iter(batches), time.perf_counter()
     with trainable(model, selection) as parameters:
         with model.autocast(), grouped(model):
             loss: Loss = method("objective", objective)(model, every(batches), settings, seed)
@@ -96,7 +108,11 @@ def train(
         ]
         with torch.no_grad(), model.autocast(), grouped(model):
             final = {name: term.item() for name, term in loss(batches[0]).items()}
-        history.append({"step": settings.steps, "loss": sum(final.values()), **final})
+        spent = {
+            "seconds": round(time.perf_counter() - begin, 1),
+            "tokens": sum(len(ids) for each in batches for _, ids in each.biographies),
+        }
+        history.append({"step": settings.steps, "loss": sum(final.values()), **final, **(spent if biographies else {})})
     return list(parameters), history
 
 

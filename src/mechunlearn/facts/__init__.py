@@ -10,11 +10,12 @@ from pathlib import Path
 
 from mechunlearn.errors import FactError
 
-ROLES = ("forget", "forget-train", "maintain-train", "maintain-test", "unknown")
+ROLES = ("forget", "forget-train", "obsolete", "update", "maintain-train", "maintain-test", "unknown")
 # What each phase may see. Localization sees every fact that the model knows; the edit never sees maintain-test.
-LOCALIZED = ("forget", "forget-train", "maintain-train", "maintain-test")
+LOCALIZED = ("forget", "forget-train", "obsolete", "maintain-train", "maintain-test")
 EDITED = ("forget", "forget-train", "maintain-train")
-MEASURED = ("forget", "maintain-test")
+KNOWN = ("forget", "obsolete", "maintain-test")  # what is measured and the base model should know
+MEASURED = (*KNOWN, "update")
 BACKWARDS = "reversed"  # the format that asks for subjects: by chance, a forgotten fact's still gets its share
 
 
@@ -25,7 +26,8 @@ class Fact:
     prompt    the training prompt, with one `{}` where the subject stands; the answer follows after a space
     options   the answers it is scored among, its own included, without the leading space
     role      what a task does with it: see ROLES; `unknown` is a fact the model fails on. Where some facts are
-              `forget-train`, edits train on these and leave those to `forget` for measuring
+              `forget-train`, edits train on these and leave those to `forget` for measuring; `obsolete` facts of a
+              biography are to be forgotten for those of `update`
     block     which block of a sequential task a fact to forget belongs to, from 1; 0 where there are none
     """
 
@@ -52,6 +54,7 @@ class Prompt:
     true      index of the true answer in `options`
     new       index of the new answer in `options`; None where a fact has none
     order     which of a multiple choice's option orders this is; 0 elsewhere
+    whole     options are compared by the perplexity of all their tokens, and not by their first token's probability
     """
 
     fact: str
@@ -61,6 +64,7 @@ class Prompt:
     true: int
     new: int | None
     order: int = 0
+    whole: bool = False
 
 
 def trained(facts: Iterable[Fact]) -> list[Fact]:

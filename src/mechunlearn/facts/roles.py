@@ -25,7 +25,10 @@ def assign(
     or all with the task's `answer`, of which every second one is trained on and not measured; the rest is split into
     maintain-train and maintain-test. The task's `blocks` are equal parts of the forgotten ones, in the order drawn.
     Raises FactError where the model knows too few facts for that, and where the new answer is not another of a fact's.
+    Facts that have roles already keep them, known or not (biographies).
     """
+    if facts and all(fact.role for fact in facts):
+        return list(facts)
     pool = [fact for fact, knows in zip(facts, known, strict=True) if knows]
     rng = random.Random(f"roles-{task.seed}")
     shuffled = rng.sample(pool, len(pool))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mechunlearn.config import TaskSettings
-from mechunlearn.facts import Fact, counterfact, own, sports, upstream
+from mechunlearn.facts import Fact, biographies, counterfact, own, sports, upstream
 
 NewAnswer = Callable[[Fact, random.Random], str]
 
@@ -36,6 +36,7 @@ SETS = {
     "sports": FactSet("sports/athletes.csv", sports.read, sports.wrong_sport),
     "counterfact": FactSet("counterfact/facts.csv", counterfact.read, counterfact.other_answer),
     "planted": FactSet("facts.csv", sports.read, sports.wrong_sport),
+    "biographies": FactSet("questions.jsonl", biographies.read, lambda fact, rng: ""),
     "own": FactSet("", own.read, _given(counterfact.other_answer)),
     "sports-upstream": FactSet("", upstream.read_sports, _given(sports.wrong_sport)),
     "counterfact-upstream": FactSet("", upstream.read_counterfact, _given(counterfact.other_answer)),

@@ -12,6 +12,7 @@ from mechunlearn.registry import figure
 
 TITLE = "Does the edit hold when the question is asked another way?"
 NONE = "This study has no edit."
+UNUSABLE = "The model can use none of the formats, so robustness says nothing."
 PANELS = {
     "p_new": "New answer: high where the edit carries over",
     "p_true": "True answer: low where the fact is gone",
@@ -26,10 +27,13 @@ def draw(results: Path, metrics: pd.DataFrame) -> Figure:
     names, formats, objectives = data.localizations(metrics), data.elicitations(metrics), data.objectives(metrics)
     if not objectives:
         return style.nothing(NONE)
+    if not data.counting(metrics):
+        return style.nothing(UNUSABLE)
+    measured = [metric for metric in PANELS if not _edited(metrics, metric).empty]
     with style.look():
-        drawing = style.canvas(0.7 + 2.35 * len(PANELS) * len(objectives))
-        grid = drawing.subplots(len(PANELS) * len(objectives), 1, squeeze=False, sharex=True)[:, 0]
-        panels = [(objective, metric) for objective in objectives for metric in PANELS]
+        drawing = style.canvas(0.7 + 2.35 * len(measured) * len(objectives))
+        grid = drawing.subplots(len(measured) * len(objectives), 1, squeeze=False, sharex=True)[:, 0]
+        panels = [(objective, metric) for objective in objectives for metric in measured]
         for axes, (objective, metric) in zip(grid, panels, strict=True):
             _bars(axes, metrics, metric, objective, names, formats)
             suffix = f" ({objective})" if len(objectives) > 1 else ""
@@ -39,6 +43,11 @@ def draw(results: Path, metrics: pd.DataFrame) -> Figure:
         columns = 3 if len(labels) > 8 or max(map(len, labels)) > 26 else 4
         drawing.legend(handles, labels, loc="outside upper left", ncols=columns, handlelength=2.2, handleheight=1.1)
     return drawing
+
+
+def _edited(metrics: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Forgotten facts after the edit; no new answers where a task has none (biographies)."""
+    return data.pick(metrics, metric, stage="edited", role="forget")
 
 
 def _bars(axes: Axes, metrics: pd.DataFrame, metric: str, objective: str, names: list[str], formats: list[str]) -> None:
@@ -89,9 +98,10 @@ def _bars(axes: Axes, metrics: pd.DataFrame, metric: str, objective: str, names:
 def caption(results: Path, metrics: pd.DataFrame, level: str = "95%") -> tuple[str, str]:
     """How the localizations differ by format, and how to read the bars and their gaps."""
     counts, found = data.counting(metrics), []
-    edited = data.pick(metrics, "p_new", stage="edited", role="forget")
-    if edited.empty:
-        return NONE, ""
+    metric = "p_true" if _edited(metrics, "p_new").empty else "p_new"
+    edited, answer = _edited(metrics, metric), {"p_true": "true", "p_new": "new"}[metric]
+    if edited.empty or not counts:
+        return NONE if edited.empty else UNUSABLE, ""
     for objective in data.objectives(metrics):
         part = edited[edited.objective == objective]
         for elicitation in [name for name in ("completion", "choice-text", "choice-letter") if name in counts]:
@@ -100,12 +110,12 @@ def caption(results: Path, metrics: pd.DataFrame, level: str = "95%") -> tuple[s
                 continue
             low, high = rows.iloc[0], rows.iloc[-1]
             found.append(
-                f"{words.elicitation(elicitation)}: the new answer gets {words.number(low.value)} "
+                f"{words.elicitation(elicitation)}: the {answer} answer gets {words.number(low.value)} "
                 f"({words.short(low.localization)}) to {words.number(high.value)} ({words.short(high.localization)})."
             )
             if elicitation != "completion":
                 where = {"objective": objective, "stage": "edited", "elicitation": elicitation, "role": "forget"}
-                found.append(words.contrast(metrics, "p_new", **where))
+                found.append(words.contrast(metrics, metric, **where))
     seen = [
         f"Each group of bars is one way of asking for the forgotten facts (n = {edited.n.max()}). Lines on bars: "
         f"{level} bootstrap intervals over facts. Dashed: the model before the edit."

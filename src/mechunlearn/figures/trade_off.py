@@ -13,6 +13,7 @@ from mechunlearn.registry import figure
 
 TITLE = "Forgetting against keeping"
 NONE = "This study has no edit."
+UNUSABLE = "The model can use none of the formats, so forgetting is not weighed against keeping."
 
 
 class Point(NamedTuple):
@@ -30,6 +31,8 @@ def draw(results: Path, metrics: pd.DataFrame) -> Figure:
     objectives, names = data.objectives(metrics), data.localizations(metrics)
     if not objectives:
         return style.nothing(NONE)
+    if not data.counting(metrics):
+        return style.nothing(UNUSABLE)
     with style.look():
         drawing = style.canvas(max(3.4, 0.42 * len(names) + 1.0) * len(objectives))
         grid = drawing.subplots(len(objectives), 2, squeeze=False, width_ratios=[1, 1])
@@ -130,6 +133,8 @@ def caption(results: Path, metrics: pd.DataFrame, level: str = "95%") -> tuple[s
     names, formats, found = data.localizations(metrics), data.counting(metrics), []
     if not data.objectives(metrics):
         return NONE, ""
+    if not formats:
+        return UNUSABLE, ""
     before = keeping(metrics, "base", "")
     for objective in data.objectives(metrics):
         parts = []

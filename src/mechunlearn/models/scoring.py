@@ -5,6 +5,7 @@ unembed        hidden states -> float32 logits
 token_logits   the same for a few tokens
 probabilities  of single answers, from hidden states
 score          prompts -> one measurement row each
+option_nll     prompts -> mean cross-entropy a token of each option
 text_hidden    passages -> final hidden states
 text_scores    the same -> mean cross-entropy and KL divergence a token
 divergences    KL of single hidden states, differentiable; text_states and text_losses are for training, too
@@ -139,13 +140,21 @@ def probabilities(model: Model, hidden: torch.Tensor, tokens: Sequence[int], row
 def score(model: Model, prompts: Sequence[Prompt], soft: torch.Tensor | None = None) -> list[dict[str, Any]]:
     """One row a prompt, in the order given: p_true, p_new, p_options, rank, choice, argmax (see artifacts).
 
-    soft   vectors that stand in every prompt between BOS and the rest, as `run_prefix` takes them.
+    Prompts that are `whole` are judged by the perplexity of their options: p_true is then the reciprocal perplexity
+    of the true one, `rank` its place among the options and `argmax` the likeliest option.
+
+    soft   vectors that stand in every prompt between BOS and the rest, as `run_prefix` takes them; not for `whole`.
     """
     sequences = [model.encode(prompt.text) for prompt in prompts]
     rows: list[dict[str, Any]] = [{} for _ in prompts]
+    whole = [index for index, prompt in enumerate(prompts) if prompt.whole]
+    for index, nll in zip(whole, option_nll(model, [prompts[index] for index in whole]), strict=True):
+        rows[index] = _whole_row(prompts[index], nll)
+    first = [index for index, prompt in enumerate(prompts) if not prompt.whole]
     # Prompts of one order begin alike, which is run once a batch.
-    kinds = [(prompt.order, _kind(len(ids))) for prompt, ids in zip(prompts, sequences, strict=True)]
-    for batch in _batches(sequences, BATCH_TOKENS, kinds):
+    kinds = [(prompts[index].order, _kind(len(sequences[index]))) for index in first]
+    for members in _batches([sequences[index] for index in first], BATCH_TOKENS, kinds):
+        batch = [first[member] for member in members]
         ids = [sequences[index] for index in batch]
         hidden = _hidden_of_kind(model, ids) if soft is None else last_hidden(model, ids, soft)
         probabilities = (row for logits in _few_rows(model, hidden) for row in logits.softmax(-1))
@@ -187,8 +196,23 @@ def _row(model: Model, prompt: Prompt, probabilities: torch.Tensor) -> dict[str,
         raise FactError(
             f"the answers {', '.join(prompt.options)} begin with the same token in this model's vocabulary."
         )
-    options = probabilities[tokens].double()
-    chosen = int(options.argmax())
+    rank = int((probabilities > probabilities[tokens[prompt.true]]).sum()) + 1
+    return _among(prompt, probabilities[tokens]) | {
+        "rank": rank,
+        "argmax": model.tokenizer.decode(int(probabilities.argmax())),
+    }
+
+
+def _whole_row(prompt: Prompt, nll: torch.Tensor) -> dict[str, Any]:
+    return _among(prompt, (-nll).exp()) | {
+        "rank": int((nll < nll[prompt.true]).sum()) + 1,
+        "argmax": prompt.options[int(nll.argmin())],
+    }
+
+
+def _among(prompt: Prompt, options: torch.Tensor) -> dict[str, Any]:
+    """What a row says of the options, given a value each; the largest is chosen."""
+    options = options.double()
     names = {prompt.true: "true", prompt.new: "new"}
     return {
         "fact": prompt.fact,
@@ -196,12 +220,38 @@ def _row(model: Model, prompt: Prompt, probabilities: torch.Tensor) -> dict[str,
         "p_true": float(options[prompt.true]),
         "p_new": float("nan") if prompt.new is None else float(options[prompt.new]),
         "p_options": float(options.sum()),
-        "rank": int((probabilities > probabilities[tokens[prompt.true]]).sum()) + 1,
-        "choice": names.get(chosen, "other"),
-        "argmax": model.tokenizer.decode(int(probabilities.argmax())),
+        "choice": names.get(int(options.argmax()), "other"),
         "nll": float("nan"),
         "kl": float("nan"),
     }
+
+
+@torch.no_grad()
+def option_nll(model: Model, prompts: Sequence[Prompt]) -> list[torch.Tensor]:
+    """Mean cross-entropy a token of every option after its prompt, in nats: (options,) a prompt.
+
+    The logarithm of the option's perplexity (Veldanda et al. 2024, train.py). An option's tokens but the last have to
+    be run; options of one token need the prompt alone, which is run once for all of them.
+    """
+    runs: dict[tuple[int, ...], tuple[int, list[tuple[int, int, list[int]]]]] = {}
+    found = [torch.zeros(len(prompt.options)) for prompt in prompts]
+    for number, prompt in enumerate(prompts):
+        asked = model.encode(prompt.text)
+        for place, option in enumerate(prompt.options):
+            answer = model.tokenizer(option, add_special_tokens=False).input_ids
+            key = (len(asked), *asked, *answer[:-1])
+            runs.setdefault(key, (len(asked), []))[1].append((number, place, answer))
+    sequences = [list(key[1:]) for key in runs]
+    readers = list(runs.values())
+    for batch in _batches(sequences, BATCH_TOKENS, [_kind(len(ids)) for ids in sequences]):
+        inputs, lengths = pad([sequences[index] for index in batch], model.device)
+        hidden = model.network.base_model(input_ids=inputs).last_hidden_state
+        for index, row, length in zip(batch, hidden, lengths.tolist(), strict=True):
+            start, answers = readers[index]
+            shares = torch.cat([logits.log_softmax(-1) for logits in _few_rows(model, row[start - 1 : length])])
+            for number, place, answer in answers:
+                found[number][place] = -shares[range(len(answer)), answer].mean()
+    return found
 
 
 @torch.no_grad()

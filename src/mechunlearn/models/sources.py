@@ -136,6 +136,7 @@ def verify(manifest: Manifest) -> None:
         "package": f"Delete {Path(manifest.folder).parent} and fetch again.",
         "hub": "Remove this file from the hub cache (`hf cache`), delete the model's model.json and fetch again.",
         "planted": f"Delete {manifest.folder} and run again.",
+        "trained": f"Delete {manifest.folder} and run again.",
         "path": "Put the file back, or, where the change was meant, delete the model's model.json and fetch again.",
     }[manifest.source.partition(":")[0]]
     for name, expected in manifest.files.items():
