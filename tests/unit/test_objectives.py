@@ -12,6 +12,7 @@ from mechunlearn.edit.inject import log_rest
 from mechunlearn.edit.objectives import Batch, every
 from mechunlearn.edit.rmu import residuals
 from mechunlearn.edit.train import edit, trainable
+from mechunlearn.facts.biographies import Biography
 from mechunlearn.facts.text import Passage
 from mechunlearn.models.interventions import capture
 from mechunlearn.models.training import example
@@ -20,6 +21,8 @@ OBJECTIVES = sorted(registry.methods("objective"))
 TEXTS = ["Tiger Woods plays the sport of golf.", "José plays baseball, and so does LeBron James."]
 PASSAGES = [Passage(str(number), "sport", text) for number, text in enumerate(TEXTS)]
 WEIGHTS = {"forget_weight": 2.0, "retain_weight": 0.5, "text_weight": 3.0}
+STREAMS = ("problematic", "obsolete", "update", "retain")
+PEOPLE = [Biography(f"person {place}", name, 0, TEXTS[place % 2]) for place, name in enumerate(STREAMS)]
 FEW = [Component(1, "mlp"), Component(2, "mlp"), Component(2, "attention", head=1)]
 
 
@@ -31,6 +34,7 @@ def batch_of(model, athletes) -> Batch:
         [example(model, fact, fact.new_answer) for fact in forget],
         [example(model, fact, fact.answer) for fact in retain],
         [tuple(model.encode(text)) for text in TEXTS],
+        [(person.stream, tuple(model.encode(person.text))) for person in PEOPLE],
     )
 
 
@@ -283,7 +287,8 @@ def test_log_rest_is_exact_where_an_answer_is_nearly_certain():
 def run(model, athletes, objective, components=(), **changes):
     small = {"steps": 2, "batch": 3, "texts": 1, "text_tokens": 12, "learning_rate": 1e-3}
     settings = EditSettings(**{**small, **changes})
-    return edit(model, athletes, PASSAGES, selection(model, *components), objective, settings, 0)
+    people = PEOPLE if objective.startswith("surgery") else []
+    return edit(model, athletes, PASSAGES, selection(model, *components), objective, settings, 0, people)
 
 
 @pytest.mark.parametrize("components", [FEW, []], ids=["fact-lookup", "nonlocalized"])
@@ -299,7 +304,7 @@ def test_only_what_is_selected_moves(fresh, athletes, objective, components):
         assert torch.equal(parameter, before[name]) == (name not in names), name
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("objective", [name for name in OBJECTIVES if not name.startswith("surgery")])
 def test_what_was_known_is_forgotten(fresh, athletes, objective):
     model = fresh("llama")
     taught = [fact.with_role(fact.role, fact.answer) if fact.role == "forget" else fact for fact in athletes]

@@ -10,9 +10,12 @@ from mechunlearn.config import BiographySettings, EditSettings, SurgerySettings
 from mechunlearn.edit import surgery
 from mechunlearn.edit.continual import continue_on
 from mechunlearn.edit.objectives import Batch
+from mechunlearn.edit.sequence import edit_in_turn
 from mechunlearn.edit.train import trainable
 from mechunlearn.evaluate import streams
 from mechunlearn.facts import Prompt, biographies
+from mechunlearn.facts.biographies import Biography
+from mechunlearn.facts.text import Passage
 from mechunlearn.models.attention import grouped
 from mechunlearn.models.scoring import option_nll, score
 
@@ -143,6 +146,21 @@ def test_an_edit_of_later_layers_has_the_losses_and_gradients_of_the_plain_loop(
                 for parameter in moving:
                     parameter += 0.1 * torch.randn_like(parameter)
     assert len(model.layout.shapes) > len(moving)
+
+
+def test_only_an_edit_that_reads_biographies_says_what_it_took(fresh, athletes):
+    passages = [Passage("0", "sport", "Tiger Woods plays the sport of golf.")]
+    people = [Biography("A", stream, 0, f"A plays {stream}.") for stream in STREAMS]
+    settings = EditSettings(steps=3, batch=2, texts=1, surgery={"batch": 2})
+    every = Selection("", [Component(2, "mlp")], 0, 0, 0)
+    _, history, rows = edit_in_turn(fresh("llama"), athletes, passages, every, "surgery", settings, 0, people)
+    assert not rows
+    assert set(history[0]) == {"step", "loss", *STREAMS}
+    assert set(history[-1]) - set(history[0]) == {"seconds", "tokens"}
+    encode = fresh("llama").encode
+    assert history[-1]["tokens"] == 3 * 2 * sum(len(encode(each.text)) for each in people)
+    _, history, _ = edit_in_turn(fresh("llama"), athletes, passages, every, "inject", settings, 0)
+    assert history[-1].keys() == history[0].keys()
 
 
 @pytest.mark.parametrize(
