@@ -122,9 +122,13 @@ def sizes(study: Study) -> dict[str, int]:
 
 
 def figures(study: Study, task: str) -> list[str]:
-    """The figures that fit a task: all, but that of its blocks only where it has some, and of its texts likewise."""
+    """The figures that fit a task: those of its blocks, its texts and masked weights only where it has some."""
     settings = study.tasks[task]
-    fits = {"sequential": settings.blocks is not None, "similarity": settings.facts == "biographies"}
+    fits = {
+        "sequential": settings.blocks is not None,
+        "similarity": settings.facts == "biographies",
+        "weight-masking": bool(study.masking.localizations),
+    }
     return [name for name in registry.methods("figure") if fits.get(name, True)]
 
 
