@@ -103,9 +103,11 @@ def test_every_block_has_a_line_for_every_localization_from_before_the_first_to_
             assert list(line.get_ydata()) == [row.value for row in rows]
 
 
-def test_a_task_without_blocks_has_no_figure_of_them():
-    assert "sequential" not in layout.figures(study(), "sports-athlete-16")
-    assert sorted([*layout.figures(study(), "sports-athlete-16"), "sequential"]) == FIGURES
+def test_a_study_without_blocks_or_masks_has_no_figure_of_them():
+    drawn = layout.figures(study(), "sports-athlete-16")
+    assert sorted([*drawn, "sequential", "weight-masking"]) == FIGURES
+    masked = layout.figures(study(masking={"localizations": ["fact-lookup"]}), "sports-athlete-16")
+    assert sorted([*masked, "sequential"]) == FIGURES
 
 
 def test_scaling_has_a_line_for_every_localization_over_the_sizes(tmp_path, monkeypatch):
