@@ -13,6 +13,22 @@ ADD = re.compile(r"in `([^`]+)`, above `([^`]+)`, add$", re.IGNORECASE)
 SET = re.compile(r"copy `([^`]+)` to `([^`]+)`, and set$", re.IGNORECASE)
 
 
+def follow_page(page: str, place: Path) -> tuple[Path, dict[str, str]]:
+    """(a copy of the checkout, below `place`, in which a page of docs/ was followed; what its commands printed)."""
+    folder = checkout.copy(place, models=Path("none"))
+    return folder, follow((checkout.ROOT / "docs" / page).read_text(), folder)
+
+
+def count_passed(printed: dict[str, str]) -> int:
+    """How many tests the page's one pytest command passed; none of them failed or was skipped."""
+    (tests,) = [text for command, text in printed.items() if command.startswith("pytest")]
+    passed = re.search(r"(\d+) passed", tests)
+    assert passed
+    assert "failed" not in tests
+    assert "skipped" not in tests
+    return int(passed[1])
+
+
 def follow(text: str, folder: Path) -> dict[str, str]:
     """Do in a folder what the page says, from top to bottom; command -> what it printed.
 

@@ -14,27 +14,20 @@ from mechunlearn.metrics import full_strength
 from mechunlearn.models import delta
 from mechunlearn.models.loading import load
 from tests import checkout
-from tests.following import follow
+from tests.following import count_passed, follow_page
 
-PAGE = checkout.ROOT / "docs" / "adding-an-attack.md"
 STUDY = "config/my-study.yaml"
 
 
 @pytest.fixture(scope="module")
 def followed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
     """(a copy in which the page was followed, what its commands printed)."""
-    folder = checkout.copy(tmp_path_factory.mktemp("attack"), models=Path("none"))
-    return folder, follow(PAGE.read_text(), folder)
+    return follow_page("adding-an-attack.md", tmp_path_factory.mktemp("attack"))
 
 
 def test_the_pages_own_tests_pass(followed):
     _, printed = followed
-    (tests,) = [text for command, text in printed.items() if command.startswith("pytest")]
-    passed = re.search(r"(\d+) passed", tests)
-    assert passed
-    assert int(passed[1]) >= 4
-    assert "failed" not in tests
-    assert "skipped" not in tests
+    assert count_passed(printed) >= 4
 
 
 def test_the_plan_has_a_job_more_for_every_cell(followed):
