@@ -307,6 +307,21 @@ def test_roles_depend_on_the_tasks_seed_alone():
     assert named(assign(seed=1), "maintain-test") != named(assign(seed=2), "maintain-test")
 
 
+@pytest.mark.parametrize("lost", [1, 4, 50, 98])
+def test_one_fact_known_more_or_less_moves_hardly_any_other(lost):
+    fewer = [known and number != lost for number, known in enumerate(KNOWN)]
+    task = TaskSettings(facts="sports", forget=16, maintain_test=0.4)
+    before, after = (roles.assign(FACTS, known, task, sports.wrong_sport) for known in (KNOWN, fewer))
+    moved = [(one, other) for one, other in zip(before, after, strict=True) if one != other]
+    assert FACTS[lost].id in [fact.id for fact, _ in moved]
+    assert len(moved) <= 3  # itself, the next in its place, and the next in that one's
+    halves = [
+        roles.halves([fact for fact in facts if fact.role == "forget"], "facts", 0)[0] for facts in (before, after)
+    ]
+    for one, other in zip(*halves, strict=True):
+        assert len({fact.id for fact in one} ^ {fact.id for fact in other}) <= 4
+
+
 def test_the_first_known_facts_are_forgotten_where_a_task_says_so():
     first = [fact.id for fact, known in zip(FACTS, KNOWN, strict=True) if known][:16]
     for seed in range(3):

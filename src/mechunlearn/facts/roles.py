@@ -1,16 +1,30 @@
 """Who is forgotten, who is kept: the roles of a task's facts.
 
 assign      every fact's role in a task
+shuffled    items in a random order that hardly changes when one more or one less is there
 halves      the forget set in two, for attacks that train on one half and are tested on the other
 neighbors   facts that an edit of the forget set may pull along: alike in the old answer, or in the new one
 """
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from hashlib import sha256
+from typing import TypeVar
 
 from mechunlearn.config import TaskSettings
 from mechunlearn.errors import FactError
 from mechunlearn.facts import Fact
+
+Item = TypeVar("Item")
+
+
+def shuffled(items: Iterable[Item], key: Callable[[Item], str], seed: str) -> list[Item]:
+    """The items in the order of a hash of `seed` and their key.
+
+    As random as a shuffle, but each item has its own place: which facts a model knows may differ by one between
+    machines, and a shuffle of one more or one less would draw an altogether different forget set.
+    """
+    return sorted(items, key=lambda item: sha256(f"{seed}/{key(item)}".encode()).digest())
 
 
 def assign(
@@ -21,8 +35,8 @@ def assign(
 ) -> list[Fact]:
     """Give every fact its role, in the order given; facts to forget also get their new answer.
 
-    The known facts are shuffled by the task's seed (or taken in file order). The first `forget` of them are forgotten,
-    or all with the task's `answer`, of which every second one is trained on and not measured; the rest is split into
+    The known facts are drawn by the task's seed (or taken in file order). The first `forget` of them are forgotten,
+    or all with the task's `answer`, of which half are trained on and not measured; the rest is split into
     maintain-train and maintain-test. The task's `blocks` are equal parts of the forgotten ones, in the order drawn.
     Raises FactError where the model knows too few facts for that, and where the new answer is not another of a fact's.
     Facts that have roles already keep them, known or not (biographies).
@@ -30,13 +44,15 @@ def assign(
     if facts and all(fact.role for fact in facts):
         return list(facts)
     pool = [fact for fact, knows in zip(facts, known, strict=True) if knows]
-    rng = random.Random(f"roles-{task.seed}")
-    shuffled = rng.sample(pool, len(pool))
-    gone = _forgotten(pool if task.draw == "first" else shuffled, task, len(facts))
-    kept = [fact for fact in shuffled if fact not in gone]
+    drawn = shuffled(pool, lambda fact: fact.id, f"roles-{task.seed}")
+    gone = _forgotten(pool if task.draw == "first" else drawn, task, len(facts))
+    kept = [fact for fact in drawn if fact not in gone]
     tested = {fact.id for fact in kept[: min(len(kept) - 1, max(1, round(task.maintain_test * len(kept))))]}
-    trained = {fact.id for fact in gone[::2]} if task.answer else set[str]()
-    replaced = {fact.id: _replacement(fact, task) or new_answer(fact, rng) for fact in gone}
+    trained = {fact.id for fact in gone[: (len(gone) + 1) // 2]} if task.answer else set[str]()
+    replaced = {
+        fact.id: _replacement(fact, task) or new_answer(fact, random.Random(f"new-{task.seed}/{fact.id}"))
+        for fact in gone
+    }
     known_ids = {fact.id for fact in pool}
     blocks = {fact.id: 1 + place * task.blocks // len(gone) for place, fact in enumerate(gone)} if task.blocks else {}
 
@@ -83,14 +99,15 @@ def _replacement(fact: Fact, task: TaskSettings) -> str:
 def halves(forget: Sequence[Fact], by: str, seed: int) -> list[tuple[list[Fact], list[Fact]]]:
     """Two seeded splits, (trained on, tested on) and the same swapped.
 
-    By `facts`, facts are dealt out in turn; by `subjects`, all facts of a subject go to one half. Raises FactError
+    By `facts`, each half has half of them; by `subjects`, all facts of a subject go to one half. Raises FactError
     where a half would be empty.
     """
     groups = dict[str, list[Fact]]()
     for fact in forget:
         groups.setdefault(fact.subject if by == "subjects" else fact.id, []).append(fact)
-    shuffled = random.Random(f"relearn-split-{seed}").sample(list(groups.values()), len(groups))
-    first, second = ([fact for group in shuffled[start::2] for fact in group] for start in (0, 1))
+    drawn = [groups[key] for key in shuffled(groups, str, f"halves-{seed}")]
+    middle = (len(drawn) + 1) // 2
+    first, second = ([fact for group in part for fact in group] for part in (drawn[:middle], drawn[middle:]))
     if not second:
         raise FactError(f"the forget set has {len(groups)} {by}; allowed: two or more, so that it has two halves.")
     return [(first, second), (second, first)]
