@@ -15,8 +15,9 @@ from mechunlearn.localize.corruption import nodes
 from mechunlearn.localize.path_patching import path_patching
 from mechunlearn.models.components import KINDS
 from mechunlearn.models.loading import load
+from mechunlearn.models.packing import last_hidden
 from mechunlearn.models.patching import Patch, Write, record, resume
-from mechunlearn.models.scoring import last_hidden, probabilities, token_logits, unembed
+from mechunlearn.models.scoring import probabilities, token_logits, unembed
 from mechunlearn.models.sources import fetch
 from tests.unit.oracle import FEW, close, costly, forward, put, stirred
 

@@ -11,8 +11,7 @@ from mechunlearn.models import cross_entropy as module
 from mechunlearn.models.attention import grouped
 from mechunlearn.models.cross_entropy import cross_entropy
 from mechunlearn.models.interventions import capture
-from mechunlearn.models.scoring import text_losses
-from mechunlearn.models.training import answer_losses, example
+from mechunlearn.models.training import answer_losses, example, losses
 
 SELECTIONS = {
     "first layer": [Component(0, "mlp")],
@@ -38,7 +37,7 @@ def slowly(model, examples, texts):
 
 def quickly(model, examples, texts):
     with grouped(model):
-        return answer_losses(model, examples), text_losses(model, texts)
+        return losses(model, examples, texts)
 
 
 def gradients(parameters, losses):

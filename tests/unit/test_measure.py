@@ -9,7 +9,8 @@ from mechunlearn.facts import with_options
 from mechunlearn.facts.completion import completion
 from mechunlearn.facts.roles import neighbors
 from mechunlearn.facts.text import Passage
-from mechunlearn.models.scoring import last_hidden, score, text_hidden, text_scores
+from mechunlearn.models.packing import last_hidden
+from mechunlearn.models.scoring import score, text_hidden, text_scores
 
 PASSAGES = [
     Passage("a", "sport", "Tiger Woods plays golf."),

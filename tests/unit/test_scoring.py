@@ -8,7 +8,8 @@ from torch.nn.functional import cross_entropy
 
 from mechunlearn.facts.text import Passage
 from mechunlearn.models import scoring
-from mechunlearn.models.scoring import last_hidden, score, text_hidden, text_scores, unembed
+from mechunlearn.models.packing import last_hidden
+from mechunlearn.models.scoring import score, text_hidden, text_scores, unembed
 
 TEXTS = ["José Altuve plays", "the sport of baseball, " * 7, "Question: What sport does Babe Ruth play?"]
 NUMBERS = ("p_true", "p_new", "p_options")

@@ -12,7 +12,8 @@ from torch.nn.functional import cross_entropy
 from mechunlearn.artifacts import MEASUREMENT_COLUMNS, measurement_table
 from mechunlearn.attack.soft_prompt import embeddings, soft_prompt, train
 from mechunlearn.config import SoftPromptSettings
-from mechunlearn.models.scoring import last_hidden, run_prefix, score, unembed
+from mechunlearn.models.packing import last_hidden
+from mechunlearn.models.scoring import score, unembed
 from mechunlearn.models.training import answer_losses, example
 from tests.unit.test_relearn import assert_untouched, shape_of
 
@@ -84,12 +85,15 @@ def test_embeddings_of_tokens_are_the_tokens_themselves(model):
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
+@torch.no_grad()
 def test_vectors_stand_first_where_a_model_has_no_bos(tiny):
     model = tiny("qwen2")
     assert model.begin() == []
-    keys, _ = run_prefix(model, [], vectors_of(model))[0]
-    assert keys.shape[2] == 3
-    assert run_prefix(model, []) == []
+    ids = model.encode("Fact: Tom Brady plays")
+    whole = torch.cat([vectors_of(model), model.network.get_input_embeddings()(torch.tensor(ids))])
+    expected = model.network(inputs_embeds=whole[None]).logits[0, -1]
+    found = unembed(model, last_hidden(model, [ids], vectors_of(model)))[0]
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_training_lowers_the_loss(model, athletes):

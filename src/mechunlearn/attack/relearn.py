@@ -19,8 +19,8 @@ from mechunlearn.facts import Fact
 from mechunlearn.facts.roles import halves
 from mechunlearn.facts.text import Passage
 from mechunlearn.models.model import Model
-from mechunlearn.models.scoring import score, text_losses
-from mechunlearn.models.training import answer_losses, descend, draw, example, passages_ids
+from mechunlearn.models.scoring import score
+from mechunlearn.models.training import descend, draw, example, losses, passages_ids
 from mechunlearn.registry import attack
 from mechunlearn.registry import load as method
 
@@ -72,11 +72,12 @@ def _train(
             texts = draw(passages_ids(model, passages, settings.text_tokens), rng)
 
             def terms(true: Any = true, keep: Any = keep, texts: Any = texts) -> dict[str, torch.Tensor]:
-                losses = answer_losses(model, [*true(settings.batch), *keep(settings.batch)])
+                asked = [*true(settings.batch), *keep(settings.batch)]
+                answers, read = losses(model, asked, texts(settings.texts))
                 return {
-                    "relearn": losses[: settings.batch].mean(),
-                    "retain": losses[settings.batch :].mean(),
-                    "text": text_losses(model, texts(settings.texts)).mean(),
+                    "relearn": answers[: settings.batch].mean(),
+                    "retain": answers[settings.batch :].mean(),
+                    "text": read.mean(),
                 }
 
             history = descend(
@@ -90,9 +91,9 @@ def _train(
             )
             measured = [*unseen, *kept, *trained]
             rows += _measure(model, measured, f"{stage}@0", seed)
-            for losses in history:
-                if losses["step"] in settings.steps:
-                    rows += _measure(model, measured, f"{stage}@{int(losses['step'])}", seed)
+            for each in history:
+                if each["step"] in settings.steps:
+                    rows += _measure(model, measured, f"{stage}@{int(each['step'])}", seed)
     return rows
 
 

@@ -12,7 +12,8 @@ import torch
 from mechunlearn.config import EditSettings
 from mechunlearn.edit.objectives import Batch, Loss, beside_kept, remembered
 from mechunlearn.models.model import Model
-from mechunlearn.models.scoring import divergences, last_hidden, text_states, unembed
+from mechunlearn.models.packing import last_hidden, text_states
+from mechunlearn.models.scoring import divergences, unembed
 from mechunlearn.models.training import Example, answer_losses
 from mechunlearn.registry import objective
 

@@ -19,8 +19,7 @@ from mechunlearn.edit.train import trainable
 from mechunlearn.facts.biographies import Biography
 from mechunlearn.facts.text import Passage
 from mechunlearn.models.model import Model
-from mechunlearn.models.scoring import text_losses
-from mechunlearn.models.training import descend, draw, passages_ids
+from mechunlearn.models.training import descend, draw, passages_ids, text_losses
 
 log = logging.getLogger(__name__)
 READ = {

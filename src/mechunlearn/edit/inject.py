@@ -9,7 +9,9 @@ import torch
 from mechunlearn.config import EditSettings
 from mechunlearn.edit.objectives import Batch, Loss, beside_kept
 from mechunlearn.models.model import Model
-from mechunlearn.models.scoring import last_hidden, text_losses, unembed
+from mechunlearn.models.packing import last_hidden
+from mechunlearn.models.scoring import unembed
+from mechunlearn.models.training import text_losses
 from mechunlearn.registry import objective
 
 

@@ -17,8 +17,7 @@ from mechunlearn.facts.text import Passage
 from mechunlearn.models.attention import grouped
 from mechunlearn.models.masks import Masks
 from mechunlearn.models.model import Model
-from mechunlearn.models.scoring import text_losses
-from mechunlearn.models.training import answer_losses, draw, example, passages_ids
+from mechunlearn.models.training import draw, example, losses, passages_ids
 from mechunlearn.progress import track
 
 MOMENTUM = 0.9
@@ -50,11 +49,12 @@ def learn(
         speed = {name: torch.zeros_like(value) for name, value in whole.items()}
         for step in track(range(settings.steps), f"learning masks of {selection.localization}, seed {seed}"):
             with model.autocast(), grouped(model):
-                losses = answer_losses(model, [*forget(settings.batch), *retain(settings.batch)])
+                asked = [*forget(settings.batch), *retain(settings.batch)]
+                answers, read = losses(model, asked, texts(settings.texts))
                 loss = (
-                    _gone(losses[: settings.batch]).mean()
-                    + settings.retain_weight * losses[settings.batch :].mean()
-                    + settings.text_weight * text_losses(model, texts(settings.texts)).mean()
+                    _gone(answers[: settings.batch]).mean()
+                    + settings.retain_weight * answers[settings.batch :].mean()
+                    + settings.text_weight * read.mean()
                 )
             if not loss.isfinite():
                 raise DivergenceError(

@@ -19,8 +19,7 @@ import torch
 
 from mechunlearn.config import EditSettings
 from mechunlearn.models.model import Model
-from mechunlearn.models.scoring import text_losses
-from mechunlearn.models.training import Example, answer_losses
+from mechunlearn.models.training import Example, losses
 
 Item = TypeVar("Item", bound=Hashable)
 
@@ -62,10 +61,10 @@ def beside_kept(
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """(cross-entropy of each example's answer, the weighted cross-entropies of facts and text to keep).
 
-    All facts are read from one forward, so their common prompt prefix is run once.
+    Everything is read from one forward, so the prompts' common prefix is run once.
     """
-    losses = answer_losses(model, [*examples, *batch.retain])
-    return losses[: len(examples)], {
-        "retain": settings.retain_weight * losses[len(examples) :].mean(),
-        "text": settings.text_weight * text_losses(model, batch.texts).mean(),
+    answers, texts = losses(model, [*examples, *batch.retain], batch.texts)
+    return answers[: len(examples)], {
+        "retain": settings.retain_weight * answers[len(examples) :].mean(),
+        "text": settings.text_weight * texts.mean(),
     }

@@ -16,8 +16,7 @@ from mechunlearn.errors import ConfigError, DivergenceError
 from mechunlearn.facts import Fact
 from mechunlearn.facts.text import Passage
 from mechunlearn.models.model import Model
-from mechunlearn.models.scoring import text_losses
-from mechunlearn.models.training import answer_losses, descend, draw, example, passages_ids
+from mechunlearn.models.training import descend, draw, example, losses, passages_ids
 
 log = logging.getLogger(__name__)
 
@@ -42,12 +41,12 @@ def plant(
 
     def terms() -> dict[str, torch.Tensor]:
         nonlocal weakest
-        losses = answer_losses(model, examples)
-        weakest = float((-losses.detach().max()).exp())
-        return {"facts": losses.mean(), "text": text_losses(model, texts(settings.texts)).mean()}
+        answers, read = losses(model, examples, texts(settings.texts))
+        weakest = float((-answers.detach().max()).exp())
+        return {"facts": answers.mean(), "text": read.mean()}
 
     with trainable(model, selection) as parameters:
-        for losses in descend(
+        for each in descend(
             parameters.values(),
             terms,
             steps=settings.steps,
@@ -57,7 +56,7 @@ def plant(
             what=f"planting in layer {layer}",
         ):
             if weakest > settings.probability:
-                log.info("every fact has P > %.2f after %d steps", settings.probability, losses["step"])
+                log.info("every fact has P > %.2f after %d steps", settings.probability, each["step"])
                 return list(parameters)
     raise DivergenceError(
         f"planting in layer {layer}: after {settings.steps} steps the weakest fact has P = {weakest:.2f}, not more "

@@ -1,6 +1,5 @@
 """Batched scoring: what a model answers, read at the last position of each prompt.
 
-last_hidden    final hidden states of many prompts; their common prefix is run once
 unembed        hidden states -> float32 logits
 token_logits   the same for a few tokens
 probabilities  of single answers, from hidden states
@@ -8,7 +7,7 @@ score          prompts -> one measurement row each
 option_nll     prompts -> mean cross-entropy a token of each option
 text_hidden    passages -> final hidden states
 text_scores    the same -> mean cross-entropy and KL divergence a token
-divergences    KL of single hidden states, differentiable; text_states and text_losses are for training, too
+divergences    KL of single hidden states, differentiable
 
 With 262,144 words in Gemma's vocabulary the unembedding is most of the model, so it is computed only where it is
 read. Prompts are padded on the right: attention is causal, so padding changes nothing before it.
@@ -25,9 +24,8 @@ from transformers import DynamicCache
 from mechunlearn.errors import FactError
 from mechunlearn.facts import Prompt
 from mechunlearn.facts.text import Passage
-from mechunlearn.models.cross_entropy import cross_entropy
-from mechunlearn.models.frozen import begin, streams
 from mechunlearn.models.model import Model
+from mechunlearn.models.packing import last_hidden
 
 BATCH_TOKENS = 4096
 CACHED_ROWS = 8
@@ -35,18 +33,6 @@ QUERIES, KEYS, FEW = 32, 16, (1, 2)  # that a CPU's attention takes at a time; r
 
 # Keys and values of every layer: (rows, kv heads, tokens, head size) each.
 KeysValues = list[tuple[torch.Tensor, torch.Tensor]]
-
-
-def last_hidden(model: Model, sequences: Sequence[Sequence[int]], soft: torch.Tensor | None = None) -> torch.Tensor:
-    """The final (normed) hidden state at the last token of each sequence: (sequences, d_model). Differentiable.
-
-    soft   vectors that stand in every sequence between BOS and the rest, as `run_prefix` takes them.
-    """
-    shared, rows = common_prefix(sequences), streams(model, sequences) if soft is None else []
-    with begin(model, [row[:shared] for row in rows[:1]]):
-        prefix = run_prefix(model, sequences[0][:shared], soft)
-    with begin(model, [row[shared:] for row in rows]):
-        return _after(model, prefix, [sequence[shared:] for sequence in sequences])
 
 
 def _after(model: Model, prefix: KeysValues, sequences: Sequence[Sequence[int]]) -> torch.Tensor:
@@ -61,24 +47,13 @@ def at_last(hidden: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
     return hidden[torch.arange(len(hidden), device=hidden.device), lengths.to(hidden.device) - 1]
 
 
-def run_prefix(model: Model, ids: Sequence[int], soft: torch.Tensor | None = None) -> KeysValues:
-    """Keys and values of a prefix, one row; empty for no prefix. Differentiable.
-
-    soft   (vectors, d_model), as the network's embedding module puts them out; they stand behind BOS, or first.
-    """
-    if not ids and soft is None:
+def run_prefix(model: Model, ids: Sequence[int]) -> KeysValues:
+    """Keys and values of a prefix, one row; empty for no prefix. Differentiable."""
+    if not ids:
         return []
-    cache, tokens = DynamicCache(), torch.tensor([list(ids)], dtype=torch.long, device=model.device)
-    if soft is None:
-        model.network.base_model(input_ids=tokens, past_key_values=cache)
-    else:
-        embedded = model.network.get_input_embeddings()(tokens)
-        begin, rest = embedded.tensor_split([len(model.begin())], dim=1)
-        inputs = torch.cat([begin, soft[None].to(embedded), rest], dim=1)
-        model.network.base_model(inputs_embeds=inputs, past_key_values=cache)
-    # Skipped layers keep nothing; any keys tell the network how long the prefix is.
-    filled = [layer if layer.is_initialized else cache.layers[-1] for layer in cache.layers]
-    return [(layer.keys, layer.values) for layer in filled]
+    cache, tokens = DynamicCache(), torch.tensor([list(ids)], device=model.device)
+    model.network.base_model(input_ids=tokens, past_key_values=cache)
+    return [(layer.keys, layer.values) for layer in cache.layers]
 
 
 def repeat(prefix: KeysValues, rows: int) -> DynamicCache:
@@ -143,7 +118,7 @@ def score(model: Model, prompts: Sequence[Prompt], soft: torch.Tensor | None = N
     Prompts that are `whole` are judged by the perplexity of their options: p_true is then the reciprocal perplexity
     of the true one, `rank` its place among the options and `argmax` the likeliest option.
 
-    soft   vectors that stand in every prompt between BOS and the rest, as `run_prefix` takes them; not for `whole`.
+    soft   vectors that stand in every prompt between BOS and the rest (packing.packed); not for `whole`.
     """
     sequences = [model.encode(prompt.text) for prompt in prompts]
     rows: list[dict[str, Any]] = [{} for _ in prompts]
@@ -306,25 +281,6 @@ def divergences(model: Model, before: torch.Tensor, after: torch.Tensor) -> torc
 def _kl(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
     logs = second.log_softmax(-1), first.log_softmax(-1)
     return torch.nn.functional.kl_div(*logs, reduction="none", log_target=True).sum(-1)
-
-
-def text_states(model: Model, sequences: Sequence[Sequence[int]]) -> list[torch.Tensor]:
-    """The final (normed) hidden states of each sequence that predict its next tokens: (tokens - 1, d_model) each.
-
-    Differentiable.
-    """
-    inputs, lengths = pad(sequences, model.device)
-    with begin(model, streams(model, sequences)):
-        hidden = model.network.base_model(input_ids=inputs, use_cache=False).last_hidden_state
-    return [row[: length - 1] for row, length in zip(hidden, lengths.tolist(), strict=True)]
-
-
-def text_losses(model: Model, sequences: Sequence[Sequence[int]]) -> torch.Tensor:
-    """Mean cross-entropy a token of each sequence: (sequences,). Differentiable."""
-    states = torch.cat(text_states(model, sequences))
-    following = torch.tensor([token for sequence in sequences for token in sequence[1:]])
-    losses = cross_entropy(model, states, following)
-    return torch.stack([part.mean() for part in losses.split([len(sequence) - 1 for sequence in sequences])])
 
 
 def _batches(sequences: Sequence[Sequence[int]], tokens: int, groups: Sequence[Any]) -> list[list[int]]:

@@ -1,7 +1,7 @@
 """What every training of facts shares: edits and attacks alike.
 
-answer_losses   cross-entropy of answers after their prompts
-examples        facts and passages as token ids, handed out in shuffled passes
+losses          cross-entropy of answers after their prompts, and of texts
+example         facts and passages as token ids, handed out in shuffled passes
 descend         the loop: AdamW, cosine to zero, clipping
 """
 
@@ -18,7 +18,7 @@ from mechunlearn.facts.text import Passage
 from mechunlearn.models.attention import grouped
 from mechunlearn.models.cross_entropy import cross_entropy
 from mechunlearn.models.model import Model
-from mechunlearn.models.scoring import last_hidden
+from mechunlearn.models.packing import packed
 from mechunlearn.progress import track
 from mechunlearn.registry import load as method
 
@@ -26,13 +26,32 @@ Item = TypeVar("Item")
 Example = tuple[tuple[int, ...], int]
 
 
-def answer_losses(model: Model, examples: Sequence[Example], soft: torch.Tensor | None = None) -> torch.Tensor:
-    """Cross-entropy of each answer after its prompt: (examples,), nats. Differentiable.
+def losses(
+    model: Model, examples: Sequence[Example], texts: Sequence[Sequence[int]], soft: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cross-entropies of each answer after its prompt and, as means a token, of each text: (examples,), (texts,), nats.
 
-    soft   vectors that stand in every prompt between BOS and the rest, as `run_prefix` takes them.
+    All of one forward. Differentiable.
+
+    soft   vectors that stand in every sequence between BOS and the rest, as `packed` takes them.
     """
-    hidden = last_hidden(model, [ids for ids, _ in examples], soft)
-    return cross_entropy(model, hidden, torch.tensor([answer for _, answer in examples]))
+    hidden, paths = packed(model, [*(ids for ids, _ in examples), *(ids[:-1] for ids in texts)], soft)
+    asked, read = paths[: len(examples)], paths[len(examples) :]
+    places = [*(path[-1] for path in asked), *(place for path in read for place in path)]
+    following = [*(answer for _, answer in examples), *(token for ids in texts for token in ids[1:])]
+    each = cross_entropy(model, hidden[places], torch.tensor(following))
+    answers, *tokens = each.split([len(asked), *map(len, read)])
+    return answers, torch.stack([token.mean() for token in tokens]) if tokens else each[:0]
+
+
+def answer_losses(model: Model, examples: Sequence[Example], soft: torch.Tensor | None = None) -> torch.Tensor:
+    """Cross-entropy of each answer after its prompt: (examples,), nats. Differentiable."""
+    return losses(model, examples, [], soft)[0]
+
+
+def text_losses(model: Model, texts: Sequence[Sequence[int]]) -> torch.Tensor:
+    """Mean cross-entropy a token of each text: (texts,), nats. Differentiable."""
+    return losses(model, [], texts)[1]
 
 
 def example(model: Model, fact: Fact, answer: str) -> Example:
@@ -81,8 +100,8 @@ def descend(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
     for step in track(range(1, steps + 1), what):
         with model.autocast(), grouped(model):
-            losses = terms()
-        loss = torch.stack(list(losses.values())).sum()
+            now = terms()
+        loss = torch.stack(list(now.values())).sum()
         if not math.isfinite(loss.item()):
             raise DivergenceError(
                 f"{what}: the loss became {loss.item()} at step {step} of {steps} with learning_rate "
@@ -98,4 +117,4 @@ def descend(
         optimizer.step()
         schedule.step()
         optimizer.zero_grad(set_to_none=True)
-        yield {"step": step, "loss": loss.item()} | {name: term.item() for name, term in losses.items()}
+        yield {"step": step, "loss": loss.item()} | {name: term.item() for name, term in now.items()}
