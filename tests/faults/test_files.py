@@ -24,7 +24,7 @@ def assemble(target):
 def mechunlearn(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {**checkout.environment(checkout.ROOT), "PYTHONPATH": f"{checkout.ROOT / 'src'}:{folder}"}
     return subprocess.run(
-        [sys.executable, "-m", "mechunlearn.cli", *arguments],
+        [sys.executable, "-m", "mechunlearn", *arguments],
         cwd=folder, env=environment, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
 

@@ -1,5 +1,7 @@
 """Masks hold what the facts depend on, and only the smallest go; everything else stays."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -145,15 +147,16 @@ def test_masking_needs_localizations_of_the_study():
 
 
 def test_more_weights_than_there_are_is_an_error(manifest_of, athletes, tmp_path):
-    from mechunlearn import artifacts, cli
+    from mechunlearn import artifacts
+    from mechunlearn.cli.mask import mask
 
     artifacts.write_facts(tmp_path / "facts.parquet", athletes, [1.0] * len(athletes), [1] * len(athletes))
     artifacts.write_selection(tmp_path / "some.json", Selection("some", [Component(0, "mlp")], 10, 10, 20))
     with pytest.raises(ConfigError, match=r"masking\.sizes: 11 is more than the 10 weights of some"):
-        cli.mask(
+        mask(
             manifest_of("gemma3_text"),
             tmp_path / "facts.parquet",
-            cli.Path("src/mechunlearn/resources/text/passages.jsonl"),
+            Path("src/mechunlearn/resources/text/passages.jsonl"),
             tmp_path / "some.json",
             '{"sizes": [0, 11]}',
             [0],

@@ -7,10 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from mechunlearn import artifacts, cli
+from mechunlearn import artifacts
 from mechunlearn.artifacts import MEASUREMENT_COLUMNS, measurement_table
 from mechunlearn.attack import prompt_search as module
 from mechunlearn.attack.prompt_search import accuracy, best, prompt_search
+from mechunlearn.cli.attack import attack
 from mechunlearn.config import PromptSearchSettings
 from mechunlearn.errors import ConfigError, FactError
 from mechunlearn.evaluate.measure import measure
@@ -147,12 +148,12 @@ def test_only_formats_that_the_base_model_can_use_are_searched(tiny, athletes, t
     artifacts.write_facts(facts, athletes, [0.9] * len(athletes), [1] * len(athletes))
     table = measurement_table(measure(model, athletes, [], NAMES, "base", 0))
     artifacts.write_table(base, table.assign(rank=table.elicitation.map({"question": 2}).fillna(1).astype(int)))
-    monkeypatch.setattr("mechunlearn.cli._edited", lambda *_: model)
+    monkeypatch.setattr("mechunlearn.cli.attack.load", lambda *_: model)
     seen = []
     monkeypatch.setattr(module, "best", lambda shares: seen.append(sorted(shares)) or max(shares))
     settings = PromptSearchSettings(elicitations=NAMES, gate=0.6).model_dump_json()
     where = {"model": tmp_path, "facts": facts, "text": text, "edits": tmp_path, "out": out}
-    cli.attack(method="prompt-search", settings=settings, seed=[0], held_out=1, base=base, **where)
+    attack(method="prompt-search", settings=settings, seed=[0], held_out=1, base=base, **where)
     assert seen == [["choice-text", "completion"]] * 2
     assert set(artifacts.read_measurements(out).stage) == {"prompt-search"}
 

@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from mechunlearn import cli
 from mechunlearn.artifacts import read_facts
+from mechunlearn.cli import fetch
 from mechunlearn.config import Study, TaskSettings, TextSettings, validate_study
 from mechunlearn.errors import ArtifactError, ConfigError, FactError, SourceError
 from mechunlearn.facts import own, roles, rows, sets, sports, text
@@ -255,7 +255,7 @@ def test_a_studys_own_text_is_brought_into_the_form_of_ours(tmp_path):
     rows = [{"text": f'{number} \u2028 ein "schöner"\nText', "meta": {"pile_set_name": "Books"}} for number in range(9)]
     source, out = written(tmp_path / "pile.jsonl.zst", rows), tmp_path / "passages.jsonl"
     settings = TextSettings(path=str(source), passages=4, characters=20)
-    cli.fetch_text(settings.model_dump_json(), out)
+    fetch.fetch_text(settings.model_dump_json(), out)
     found = text.read(out)
     assert found == read_passages(source, 4, 20)
     assert [passage.id for passage in found] == ["1", "2", "3", "4"]
@@ -264,7 +264,7 @@ def test_a_studys_own_text_is_brought_into_the_form_of_ours(tmp_path):
 
 def test_without_a_source_there_is_no_text_to_bring(tmp_path):
     with pytest.raises(ConfigError, match=r"text\.path is null"):
-        cli.fetch_text("{}", tmp_path / "out.jsonl")
+        fetch.fetch_text("{}", tmp_path / "out.jsonl")
 
 
 def test_too_few_passages_are_refused(tmp_path):
@@ -316,7 +316,7 @@ def test_the_hub_is_read_at_the_pinned_commit(tmp_path, monkeypatch):
     out = tmp_path / rows.local(HUB)
     assert out == tmp_path / f"data/hub/someone/facts/{'0a' * 20}/gemma_7b.parquet"
     out.parent.mkdir(parents=True)
-    cli.fetch_rows(HUB, out)
+    fetch.fetch_rows(HUB, out)
     assert read_counterfact(out) == facts
     monkeypatch.setattr("datasets.load_dataset", lambda *names, **options: iter([{"text": str(options["streaming"])}]))
     assert read_passages(HUB, 1, characters=3)[0].text == "Tru"
@@ -462,9 +462,9 @@ def test_screening_drops_what_a_model_cannot_tell_apart_from_published_facts_onl
         return [True] * len(facts), [0.9] * len(facts), [1] * len(facts)
 
     monkeypatch.setattr("mechunlearn.evaluate.measure.screen", screen)
-    monkeypatch.setattr(cli, "_load", lambda path: type("Model", (), {"option": lambda self, text: ord(text[1])})())
+    monkeypatch.setattr(fetch, "load", lambda path: type("Model", (), {"option": lambda self, text: ord(text[1])})())
     task = TaskSettings.model_validate({"facts": name, "path": str(path), "forget": 2}).model_dump_json()
-    cli.screen(tmp_path / "model.json", path, "{}", task, tmp_path / "facts.parquet")
+    fetch.screen(tmp_path / "model.json", path, "{}", task, tmp_path / "facts.parquet")
     if name == "own":
         assert seen == own.read(path)
     else:

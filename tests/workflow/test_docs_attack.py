@@ -72,7 +72,7 @@ def test_the_command_line_runs_it_on_an_edited_model(followed, manifest_of, athl
     given = ["--model", manifest, "--facts", facts, "--text", "src/mechunlearn/resources/text/passages.jsonl"]
     given += ["--method", "noise", "--settings", json.dumps(settings), "--edits", edits, "--seed", 0, "--seed", 1]
     given += ["--held-out", 8, "--out", tmp_path / "rows.parquet"]
-    process = checkout.run(folder, sys.executable, "-m", "mechunlearn.cli", "attack", *map(str, given))
+    process = checkout.run(folder, sys.executable, "-m", "mechunlearn", "attack", *map(str, given))
     assert process.returncode == 0, process.stderr
     table = artifacts.read_measurements(tmp_path / "rows.parquet")
     measured = {fact.id for fact in athletes if fact.role in ("forget", "maintain-test")}

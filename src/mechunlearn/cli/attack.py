@@ -1,0 +1,42 @@
+"""Try to bring back what an edit removed."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mechunlearn import artifacts, config
+from mechunlearn.cli.options import Base, Facts, HeldOut, Manifest, Out, Seeds, Settings, Text, load, settings_of
+from mechunlearn.facts import LOCALIZED
+
+app = typer.Typer()
+
+
+@app.command()
+def attack(
+    model: Manifest,
+    facts: Facts,
+    text: Text,
+    method: Annotated[str, typer.Option()],
+    settings: Settings,
+    edits: Annotated[Path, typer.Option()],
+    seed: Seeds,
+    held_out: HeldOut,
+    out: Out,
+    base: Base = None,
+) -> None:
+    """Attack every seed of an edit by one method and measure what comes back."""
+    from mechunlearn import registry
+    from mechunlearn.facts import text as passages
+    from mechunlearn.gate import usable
+
+    function, rules = registry.load("attack", method), settings_of(config.attack_settings(method), settings)
+    if base and isinstance(rules, config.AskingSettings) and rules.gate is not None:
+        asked = usable(artifacts.read_measurements(base), rules.elicitations, rules.gate)
+        rules = rules.model_copy(update={"elicitations": asked})
+    training, _ = passages.split(passages.read(text), held_out)
+    known = artifacts.read_facts(facts, *LOCALIZED)
+    rows: list[dict[str, Any]] = []
+    for number in seed:
+        rows += function(load(model, edits, number), known, training, rules, number)
+    artifacts.write_table(out, artifacts.measurement_table(rows))

@@ -1,0 +1,61 @@
+"""Edit a model in the parts selected for it."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mechunlearn import artifacts, config
+from mechunlearn.cli.options import (
+    BLOCKS,
+    Biographies,
+    Facts,
+    HeldOut,
+    Manifest,
+    Seeds,
+    Settings,
+    Text,
+    load,
+    settings_of,
+)
+from mechunlearn.facts import EDITED
+
+app = typer.Typer()
+
+
+@app.command()
+def edit(
+    model: Manifest,
+    facts: Facts,
+    text: Text,
+    selection: Annotated[Path, typer.Option()],
+    objective: Annotated[str, typer.Option()],
+    settings: Settings,
+    seed: Seeds,
+    held_out: HeldOut,
+    out: Annotated[Path, typer.Option(help="The folder for seedK/delta.safetensors and seedK/history.json.")],
+    biographies: Biographies = None,
+) -> None:
+    """Train an edit of the selected components, once a seed, and keep what changed."""
+    from mechunlearn.edit.sequence import edit_in_turn
+    from mechunlearn.facts import text as passages
+    from mechunlearn.facts.biographies import read_texts
+    from mechunlearn.models import delta
+
+    chosen, rules = artifacts.read_selection(selection), settings_of(config.EditSettings, settings)
+    training, _ = passages.split(passages.read(text), held_out)
+    known = artifacts.read_facts(facts, *EDITED)
+    people = read_texts(biographies) if biographies else []
+    about = {
+        "localization": chosen.localization,
+        "objective": objective,
+        "settings": rules.model_dump(exclude=rules.others(objective)),
+    }
+    for number in seed:
+        base = load(model)
+        names, history, rows = edit_in_turn(base, known, training, chosen, objective, rules, number, people)
+        folder = out / f"seed{number}"
+        artifacts.write_json(folder / "history.json", history)
+        if rows:
+            artifacts.write_table(folder / BLOCKS, artifacts.measurement_table(rows))
+        delta.save(folder / "delta.safetensors", base, names, {**about, "seed": number})

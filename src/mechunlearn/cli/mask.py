@@ -1,0 +1,55 @@
+"""Set the selected weights to zero, ever more of them."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mechunlearn import artifacts, config
+from mechunlearn.cli.options import Facts, HeldOut, Manifest, Out, Seeds, Settings, Text, load, settings_of
+from mechunlearn.facts import LOCALIZED, MEASURED
+
+app = typer.Typer()
+
+
+@app.command()
+def mask(
+    model: Manifest,
+    facts: Facts,
+    text: Text,
+    selection: Annotated[Path, typer.Option()],
+    settings: Settings,
+    seed: Seeds,
+    held_out: HeldOut,
+    out: Out,
+    weights: Annotated[Path, typer.Option(help="The table of masked weights to write, by size and component.")],
+) -> None:
+    """Learn which of the selected weights can be set to zero to forget, and measure with ever more of them at zero."""
+    import pandas as pd
+
+    from mechunlearn.edit.masking import learn
+    from mechunlearn.evaluate.measure import measure
+    from mechunlearn.facts import text as passages
+    from mechunlearn.models.masks import counts, learned, masked, region, smallest
+
+    chosen, rules = artifacts.read_selection(selection), settings_of(config.MaskingSettings, settings)
+    if rules.sizes[-1] > chosen.parameters:
+        raise config.ConfigError(
+            f"masking.sizes: {rules.sizes[-1]} is more than the {chosen.parameters} weights of {chosen.localization}."
+        )
+    training, other = passages.split(passages.read(text), held_out)
+    known, loaded = artifacts.read_facts(facts, *LOCALIZED), load(model)
+    measured = [fact for fact in known if fact.role in MEASURED]
+    rows: list[dict[str, Any]] = []
+    every, tables = counts(loaded.layout, region(loaded.layout, chosen.components)), []
+    for number in seed:
+        masks = learn(loaded, known, training, chosen, rules, number)
+        found = learned(masks)
+        print(f"{found:,} masks are below 1; more weights cannot be chosen and are not masked")
+        for size in (size for size in rules.sizes if size <= found):
+            gone = smallest(masks, size)
+            with masked(loaded, gone):
+                rows += measure(loaded, measured, other, rules.elicitations, f"masked@{size}", number)
+            tables.append(counts(loaded.layout, gone).assign(of=every.weights, seed=number, size=size))
+    artifacts.write_table(weights, pd.concat(tables)[artifacts.MASK_COLUMNS])
+    artifacts.write_table(out, artifacts.measurement_table(rows))
