@@ -100,9 +100,9 @@ def study_settings(wildcards):
     return STUDY.model_dump_json()
 
 
-def selection_inputs(wildcards):
+def selection_inputs(wildcards, pattern=HOME):
     """A localization's scores, fact lookup's selection where it sets the budget, the facts where these form groups."""
-    home, name = HOME.format(**wildcards), wildcards.localization
+    home, name = pattern.format(**wildcards), wildcards.localization
     inputs = {}
     if scorer := STUDY.localize.scorer(name):
         inputs["scores"] = f"{home}/scores/{scorer}.parquet"
@@ -221,7 +221,7 @@ def selection_settings(wildcards):
 
 
 def edit_settings(wildcards):
-    return STUDY.edit.for_cell(wildcards.objective, wildcards.localization)
+    return STUDY.edit_settings(wildcards.model, wildcards.task, wildcards.localization, wildcards.objective)
 
 
 def mask_settings(wildcards):
@@ -268,3 +268,65 @@ def attack_settings(wildcards):
 
 def seed_options(wildcards):
     return [option for seed in STUDY.seeds for option in ("--seed", str(seed))]
+
+
+# Of the sweep (rules/sweep.smk).
+
+
+def draw_settings(wildcards):
+    return STUDY.sweep.model_dump_json(include={"forget", "seed"})
+
+
+def trial_settings(wildcards):
+    """How trials are measured: not in questions that count in no worst case, nor in those kept for testing."""
+    own = STUDY.sweep.elicitations or STUDY.evaluate.elicitations
+    asked = [name for name in STUDY.asked(wildcards.task) if name in own and name not in (BACKWARDS, "quiz-test")]
+    sweep = STUDY.sweep.model_copy(update={"elicitations": asked})
+    return sweep.model_dump_json(include={"elicitations", "texts", "seeds"})
+
+
+def start_settings(wildcards):
+    return STUDY.edit.for_cell(wildcards.objective, wildcards.localization)
+
+
+def sweep_selection_inputs(wildcards):
+    return selection_inputs(wildcards, f"{HOME}/sweep")
+
+
+def trial_selection(wildcards):
+    """The study's own selection, but where facts are edited in groups."""
+    folder = f"{HOME}/sweep" if layout.grouped(STUDY, wildcards.task, wildcards.localization) else HOME
+    return f"{folder}/selection/{{localization}}.json".format(**wildcards)
+
+
+def trial_sources(wildcards):
+    objective = registry.edits()[wildcards.objective]
+    return sources("mechunlearn.edit.sequence", "mechunlearn.evaluate.trial", "mechunlearn.sweep", objective, *ASKS)
+
+
+def swept_cell(wildcards):
+    return layout.Cell(wildcards.model, wildcards.task, wildcards.localization, wildcards.objective)
+
+
+def former_choice(wildcards):
+    """What was chosen for the setting before."""
+    cell = swept_cell(wildcards)
+    names = layout.sweep_parameters(STUDY, wildcards.objective)
+    before = names[: names.index(wildcards.parameter)]
+    return {"former": f"{layout.sweep_home(STUDY.study, cell)}/{before[-1]}.json"} if before else {}
+
+
+def former_options(wildcards, input):
+    """The same as command line options."""
+    return ["--former", input.former] if "former" in input.keys() else []
+
+
+def trials_of(wildcards):
+    """The trials of one setting of a cell."""
+    cell = swept_cell(wildcards)
+    folder = layout.sweep_home(STUDY.study, cell) / wildcards.parameter
+    return [f"{folder}/{value}.parquet" for value in layout.sweep_values(STUDY, cell, wildcards.parameter)]
+
+
+def start_value(wildcards):
+    return layout.sweep_start(STUDY, swept_cell(wildcards))[wildcards.parameter]

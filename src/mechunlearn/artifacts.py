@@ -54,6 +54,7 @@ MEASUREMENT_COLUMNS = {
 }
 OPTIONAL_COLUMNS = {  # only in tables that have such a value
     "similarity": "float64",  # of biographies: mean cosine of hidden states before and after an edit
+    "accuracy": "float64",  # of text in a sweep's trial: the share of tokens that come first among all
 }
 
 

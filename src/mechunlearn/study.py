@@ -11,19 +11,24 @@ results/STUDY/MODEL/TASK/
     attacks/ATTACK/LOCALIZATION/OBJECTIVE.parquet
     masks/LOCALIZATION.parquet, LOCALIZATION-weights.parquet    with ever more of its weights set to zero
     figures/NAME.svg, NAME.png
+    sweep/facts.parquet, base.parquet                  facts that no report sees, and the base model asked for them
+    sweep/LOCALIZATION/OBJECTIVE/SETTING/VALUE.parquet, VALUE.json   one trial
+    sweep/LOCALIZATION/OBJECTIVE/SETTING.json, SETTING.csv           what was chosen, and among what
+results/STUDY/sweep.csv, sweep.tex, swept.yaml, figures/sweep.svg    the trials and choices of all cells
 results/STUDY/passages.jsonl                           general text, where the study names its own
 results/STUDY/metrics.csv, claims.json, report.html
 results/STUDY/planted.csv, figures/planted.svg         where facts were planted
 results/STUDY/figures/scaling.svg                      where tasks differ in how many facts they forget
 """
 
+import json
 import os
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
 from mechunlearn import registry
-from mechunlearn.config import Study
+from mechunlearn.config import PARAMETERS, Study
 from mechunlearn.errors import ArtifactError
 
 BASE = "base"
@@ -140,6 +145,51 @@ def figure_files(study: Study) -> list[str]:
         for model, task in shown
         for name in figures(study, task)
     ]
+
+
+def sweep_cells(study: Study) -> list[Cell]:
+    """The cells whose learning rates and weights a sweep tries."""
+    localizations = study.sweep.localizations or study.localizations
+    objectives = study.sweep.objectives or study.trained_objectives()
+    objectives = [name for name in objectives if sweep_parameters(study, name)]
+    return [Cell(*place, *edit) for place in pairs(study) for edit in product(localizations, objectives)]
+
+
+def sweep_home(study: str, cell: Cell) -> Path:
+    """The folder of a cell's trials."""
+    return home(study, cell.model, cell.task) / "sweep" / cell.localization / cell.objective
+
+
+def sweep_parameters(study: Study, objective: str) -> list[str]:
+    """The settings that are swept for an objective, in order; `surgery` has weights of its own and none of `edit`'s."""
+    own = objective.partition("-")[0] == "surgery"
+    return [name for name in study.sweep.grids if not own or name == "learning_rate"]
+
+
+def sweep_choices(study: Study) -> list[str]:
+    """Every file of what a sweep chose."""
+    return [
+        str(sweep_home(study.study, cell) / f"{name}.json")
+        for cell in sweep_cells(study)
+        for name in sweep_parameters(study, cell.objective)
+    ]
+
+
+def sweep_values(study: Study, cell: Cell, parameter: str) -> list[float]:
+    """The values of a setting that have a trial of their own.
+
+    After the first setting that which the cell has anyway is left out: it was tried with the best of those before.
+    """
+    tried = study.sweep.grids[parameter]  # type: ignore[index]
+    if parameter == sweep_parameters(study, cell.objective)[0]:
+        return list(tried)
+    return [value for value in tried if value != sweep_start(study, cell)[parameter]]
+
+
+def sweep_start(study: Study, cell: Cell) -> dict[str, float]:
+    """What a cell's settings are before a sweep, whatever an earlier one has chosen."""
+    settings = json.loads(study.edit.for_cell(cell.objective, cell.localization))
+    return {name: float(settings[name]) for name in PARAMETERS}
 
 
 def cell_of(path: str | Path) -> Cell:

@@ -9,7 +9,7 @@ import sys
 
 import typer
 
-from mechunlearn.cli import attack, edit, evaluate, fetch, figures, localize, mask, report, workflow
+from mechunlearn.cli import attack, edit, evaluate, fetch, figures, localize, mask, report, sweep, workflow
 from mechunlearn.errors import UserError
 
 app = typer.Typer(
@@ -18,7 +18,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Localize, edit and attack knowledge in language models.",
 )
-for phase in (fetch, localize, edit, mask, evaluate, attack, workflow, figures, report):
+for phase in (fetch, localize, edit, mask, evaluate, attack, sweep, workflow, figures, report):
     app.add_typer(phase.app)
 
 

@@ -34,6 +34,7 @@ from mechunlearn.config.names import unknown, unknown_benchmark
 from mechunlearn.config.reading import load_study, validate_study
 from mechunlearn.config.settings import HUB_ROWS, NAME, ROWS, Format, Settings
 from mechunlearn.config.study import Study, attack_settings
+from mechunlearn.config.sweep import PARAMETERS, SweepSettings, SweptSettings
 from mechunlearn.config.tasks import ScreenSettings, TaskSettings
 from mechunlearn.config.text import TextSettings
 from mechunlearn.errors import ConfigError
@@ -41,6 +42,7 @@ from mechunlearn.errors import ConfigError
 __all__ = [
     "HUB_ROWS",
     "NAME",
+    "PARAMETERS",
     "ROWS",
     "AskingSettings",
     "AttributionSettings",
@@ -71,6 +73,8 @@ __all__ = [
     "SoftPromptSettings",
     "Study",
     "SurgerySettings",
+    "SweepSettings",
+    "SweptSettings",
     "TaskSettings",
     "TextSettings",
     "TraceSettings",

@@ -3,6 +3,8 @@
 Such a block has its objective's name with `_` for `-`; variants (`surgery-npo`) share one.
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -180,14 +182,15 @@ class EditSettings(Settings):
             return self
         return self.model_copy(update={"steps": self.epochs * -(-count // self.batch), "epochs": None})
 
-    def for_cell(self, objective: str, localization: str) -> str:
+    def for_cell(self, objective: str, localization: str, swept: Mapping[str, float] = MappingProxyType({})) -> str:
         """JSON of the settings of one cell: its own learning rate and its objective's block, and no other cell's.
 
         The nearest rate counts: of the objective at the localization, of the objective, of the localization, of all.
+        What a sweep chose for the cell, `swept`, is nearer than all of them.
         """
         own = self.objectives.get(objective, OwnSettings())
         rate = own.learning_rates.get(localization) or own.learning_rate
         rate = rate or self.learning_rates.get(localization, self.learning_rate)
         given = own.model_dump(exclude_none=True, exclude={"learning_rates"})
-        cell = self.model_copy(update={**given, "learning_rate": rate})
+        cell = self.model_copy(update={**given, "learning_rate": rate, **swept})
         return cell.model_dump_json(exclude={"learning_rates", "objectives", *self.others(objective)})

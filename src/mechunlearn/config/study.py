@@ -1,9 +1,9 @@
 """The whole study."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from mechunlearn import registry
 from mechunlearn.config import attack
@@ -14,6 +14,7 @@ from mechunlearn.config.masking import MaskingSettings
 from mechunlearn.config.models import BiographySettings, ModelSettings, PlantSettings
 from mechunlearn.config.names import unknown, unknown_benchmark
 from mechunlearn.config.settings import Name, Settings
+from mechunlearn.config.sweep import SweepSettings, Swept, SweptSettings, read_swept
 from mechunlearn.config.tasks import ScreenSettings, TaskSettings
 from mechunlearn.config.text import TextSettings
 from mechunlearn.errors import ConfigError
@@ -39,6 +40,13 @@ class Study(Settings):
     biographies: BiographySettings = BiographySettings()
     localize: LocalizeSettings = LocalizeSettings()
     edit: EditSettings = EditSettings()
+    swept: str | None = Field(
+        default=None,
+        min_length=1,
+        description="A file of learning rates and weights that `snakemake sweep` chose, by model, task, localization "
+        "and objective; they come before those of `edit`.",
+    )
+    sweep: SweepSettings = SweepSettings()
     masking: MaskingSettings = MaskingSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     relearn: attack.RelearnSettings = attack.RelearnSettings()
@@ -48,6 +56,7 @@ class Study(Settings):
     quantize: attack.QuantizeSettings = attack.QuantizeSettings()
     prompt_search: attack.PromptSearchSettings = attack.PromptSearchSettings()
     report: ReportSettings = ReportSettings()
+    _swept: Swept = PrivateAttr(default_factory=dict)
 
     @model_validator(mode="after")
     def _every_model_has_facts(self) -> "Study":
@@ -119,6 +128,53 @@ class Study(Settings):
         )
         return [name for name in self.evaluate.elicitations if modules[name].rpartition(".")[2] in own]
 
+    def trained_objectives(self) -> list[str]:
+        """The objectives that descend a loss, with a learning rate and weights; closed forms have neither."""
+        return [name for name in self.objectives if name in registry.methods("objective")]
+
+    def edit_settings(self, model: str, task: str, localization: str, objective: str) -> str:
+        """JSON of the settings of one cell's edit: what a sweep chose for it comes before what `edit` says."""
+        swept = self._swept.get(model, {}).get(task, {}).get(localization, {}).get(objective, SweptSettings())
+        return self.edit.for_cell(objective, localization, swept.model_dump(exclude_none=True))
+
+    @model_validator(mode="after")
+    def _swept_fits(self) -> "Study":
+        if self.swept is None:
+            return self
+        self._swept = read_swept(self.swept)
+        draws = [name for name in self._named(self._swept, 2) if registry.baseline(name)]
+        places = [*registry.localizations(), *draws, *self.localize.layers]
+        levels = (list(self.models), list(self.tasks), places, sorted(registry.methods("objective")))
+        for depth, known in enumerate(levels):
+            for name in self._named(self._swept, depth):
+                if name not in known:
+                    kind = ("model", "task", "localization", "objective")[depth]
+                    raise ValueError(f"{self.swept}, {kind}: {unknown(name, known)}")
+        return self
+
+    @model_validator(mode="after")
+    def _sweep_fits(self) -> "Study":
+        sweep = self.sweep
+        if sweep.elicitations and "completion" not in sweep.elicitations:
+            raise ValueError("sweep.elicitations: `completion`, the training prompt, must be among them")
+        for name, task in self.tasks.items():
+            if sweep.forget and task.blocks and sweep.forget % task.blocks:
+                raise ValueError(
+                    f"sweep.forget is {sweep.forget}, but a trial of tasks.{name} has {task.blocks} equal blocks too, "
+                    "which must divide it"
+                )
+        if len(set(sweep.seeds)) != len(sweep.seeds):
+            raise ValueError(f"sweep.seeds is {sweep.seeds}: every number may stand there once.")
+        return self
+
+    @staticmethod
+    def _named(swept: Swept, depth: int) -> list[str]:
+        """The names that stand so deep in a swept file."""
+        levels: list[dict[str, Any]] = [swept]
+        for _ in range(depth):
+            levels = [inner for level in levels for inner in level.values()]
+        return list(dict.fromkeys(name for level in levels for name in level))
+
     @model_validator(mode="after")
     def _known_benchmarks(self) -> "Study":
         folder, names = self.evaluate.benchmark_tasks, self.evaluate.benchmarks
@@ -182,6 +238,9 @@ class Study(Settings):
             ("masking.elicitations", self.masking.elicitations, sorted(registry.methods("elicitation"))),
             *((key, list(each), own) for key, each in rates.items()),
             ("localize.layers", list(self.localize.layers), ["fact-lookup", *self.localizations]),
+            ("sweep.localizations", self.sweep.localizations, self.localizations),
+            ("sweep.objectives", self.sweep.objectives, self.trained_objectives()),
+            ("sweep.elicitations", self.sweep.elicitations, self.evaluate.elicitations),
         ]:
             for value in values:
                 if value not in known:
