@@ -121,10 +121,48 @@ def test_a_wrong_configuration_ends_the_plan_with_one_sentence(fresh, change, se
 
 
 @pytest.mark.parametrize(
-    "target", ["fetch_all", "localize_all", "edit_all", "evaluate_all", "attack_all", "figures", "report"]
+    "target", ["fetch_all", "localize_all", "edit_all", "evaluate_all", "attack_all", "figures", "report", "sweep"]
 )
 def test_every_phase_is_a_target(fresh, target):
     assert checkout.planned(fresh, target)[target] == 1
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_sweep_plans_every_trial_once_and_no_edit_of_the_study(fresh, name):
+    study = load_study(checkout.ROOT / "config" / name)
+    cells, jobs = layout.sweep_cells(study), checkout.planned(fresh, "sweep", config=f"config/{name}")
+    places = {(cell.model, cell.task) for cell in cells}
+    trials = sum(
+        len(layout.sweep_values(study, cell, setting))
+        for cell in cells
+        for setting in layout.sweep_parameters(study, cell.objective)
+    )
+    assert [jobs.get(rule, 0) for rule in ("sweep_facts", "sweep_base")] == [len(places)] * 2
+    assert jobs.get("sweep_trial", 0) == trials
+    assert jobs.get("sweep_choose", 0) == len(layout.sweep_choices(study))
+    grouped = {
+        (cell.model, cell.task, cell.localization)
+        for cell in cells
+        if layout.grouped(study, cell.task, cell.localization)
+    }
+    assert jobs.get("sweep_select", 0) == len(grouped)
+    assert not {"edit", "edit_sequential", "evaluate", "evaluate_base", "attack", "report"} & set(jobs)
+
+
+def test_a_swept_value_reruns_its_own_cell_alone(fresh):
+    study = load_study(fresh / checkout.SMOKE)
+    (task,) = study.tasks
+    content = {"gemma-3-270m": {task: {"nonlocalized": {"inject": {"learning_rate": 1e-6}}}}}
+    (fresh / "config" / "swept.txt").write_text(yaml.safe_dump(content))
+    (fresh / "config" / "reading.yaml").write_text(
+        yaml.safe_dump({**yaml.safe_load((fresh / checkout.SMOKE).read_text()), "swept": "config/swept.txt"})
+    )
+    process = checkout.snakemake(fresh, "-n", "--printshellcmds", "edit_all", config="config/reading.yaml")
+    (fresh / "config" / "reading.yaml").unlink()
+    (fresh / "config" / "swept.txt").unlink()
+    edits = [line for line in process.stdout.splitlines() if "learning_rate" in line and "--settings" in line]
+    assert len(edits) == 3, process.stdout + process.stderr
+    assert sum('"learning_rate":1e-6' in line or '"learning_rate":1e-06' in line for line in edits) == 1
 
 
 def test_dvc_covers_every_model_and_task_of_the_default_study():

@@ -4,7 +4,10 @@ import json
 
 import pandas as pd
 import pytest
+import yaml
 
+from mechunlearn import artifacts
+from mechunlearn.facts import MEASURED
 from tests import checkout
 
 pytestmark = pytest.mark.study
@@ -85,6 +88,27 @@ def test_a_second_run_of_the_computation_gives_the_same_bytes(finished):
     process = checkout.snakemake(finished, "--forcerun", "screen", "localize")
     assert process.returncode == 0, process.stderr[-3000:]
     assert (finished / "results/smoke/metrics.csv").read_bytes() == before
+
+
+def test_a_sweep_chooses_what_a_study_reads_and_touches_no_reported_fact(finished):
+    process = checkout.snakemake(finished, "sweep")
+    assert process.returncode == 0, process.stdout[-3000:] + process.stderr[-3000:]
+    home = finished / "results/smoke/gemma-3-270m/sports-athlete-4"
+    reported = artifacts.read_facts(home / "facts.parquet", *MEASURED)
+    trials = list((home / "sweep/fact-lookup/inject").glob("*/*.parquet"))
+    assert len(trials) == 3
+    for path in trials:
+        assert not {fact.id for fact in reported} & set(artifacts.read_measurements(path).fact)
+    swept = yaml.safe_load((finished / "results/smoke/swept.yaml").read_text())
+    chosen = swept["gemma-3-270m"]["sports-athlete-4"]["fact-lookup"]["inject"]
+    study = yaml.safe_load((finished / checkout.SMOKE).read_text())
+    assert all(chosen[name] in values for name, values in study["sweep"]["grids"].items())
+    (finished / "config/reading.yaml").write_text(
+        yaml.safe_dump({**study, "swept": "results/smoke/swept.yaml", "edit": {**study["edit"], "learning_rate": 0.5}})
+    )
+    jobs = checkout.planned(finished, "edit_all", config="config/reading.yaml")
+    assert jobs["edit"] == 1 + (chosen != {"learning_rate": 1e-4, "forget_weight": 1.0})  # its own and the default rate
+    assert checkout.planned(finished, "sweep") == {}
 
 
 def test_too_large_a_forget_set_is_refused_as_soon_as_screening_knows(finished):
