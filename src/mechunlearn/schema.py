@@ -1,7 +1,8 @@
-"""What is generated from the configuration's models: the JSON schema and the table in config/README.md.
+"""What is generated: the JSON schema and the table in config/README.md from the configuration's models, and dvc.yaml
+from the default study.
 
-write   regenerate both
-stale   which of them no longer agree with the models
+write   regenerate all
+stale   which of them no longer agree with what they are made from
 """
 
 import json
@@ -9,23 +10,24 @@ import re
 from pathlib import Path
 from typing import Any
 
-from mechunlearn import registry
+from mechunlearn import registry, stages
 from mechunlearn.artifacts import atomic
-from mechunlearn.config import NAME, Study
+from mechunlearn.config import NAME, Study, load_study
 
 SCHEMA, README = Path("config/schema.json"), Path("config/README.md")
+DEFAULT, DVC = Path("config/config.yaml"), Path("dvc.yaml")
 BEGIN, END = "<!-- generated: mechunlearn schema -->", "<!-- end of generated -->"
 
 
 def write() -> None:
-    """Regenerate the schema and the README's table."""
+    """Regenerate the schema, the README's table and DVC's stages."""
     for path, text in _generated().items():
         with atomic(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
 
 
 def stale() -> list[str]:
-    """The generated files that differ from what the models say now."""
+    """The generated files that differ from what the models and the default study say now."""
     return [str(path) for path, text in _generated().items() if not path.exists() or path.read_text("utf-8") != text]
 
 
@@ -35,6 +37,7 @@ def _generated() -> dict[Path, str]:
     return {
         SCHEMA: json.dumps(_schema(), indent=2, ensure_ascii=False) + "\n",
         README: re.sub(f"{re.escape(BEGIN)}.*{re.escape(END)}", lambda _: table, readme, flags=re.DOTALL),
+        DVC: stages.text(load_study(DEFAULT)),
     }
 
 

@@ -13,7 +13,7 @@ from mechunlearn.config import LocalizeSettings, load_study
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "src/mechunlearn"
 TORCH_FREE = [
-    "config", "study", "registry", "metrics", "claims", "stats", "timing", "schema", "artifacts", "errors",
+    "config", "study", "registry", "metrics", "claims", "stats", "timing", "schema", "stages", "artifacts", "errors",
     "cli", "facts", "facts.roles", "facts.sports", "facts.text", "localize.select", "localize.lookup_rules",
     "localize.stability", "models.components", "models.sources",
 ]  # fmt: skip

@@ -20,6 +20,7 @@ def reproduced(finished, tmp_path_factory) -> Path:
     task = next(iter(load_study(folder / "config/config.yaml").tasks))
     small = validate_study({**smoke, "study": "default", "tasks": {task: next(iter(smoke["tasks"].values()))}})
     (folder / "config/config.yaml").write_text(yaml.safe_dump(small.model_dump(exclude_none=True)))
+    assert checkout.run(folder, "mechunlearn", "schema").returncode == 0  # dvc.yaml for this study's one task
     checkout.run(folder, "git", "init", "-q")
     checkout.run(folder, "git", "add", "-A")
     checkout.run(folder, "git", "-c", "user.name=t", "-c", "user.email=t@t", "commit", "-qm", "clone")

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mechunlearn import published
+from mechunlearn import published, stages
 from mechunlearn import study as layout
-from mechunlearn.config import load_study
+from mechunlearn.config import load_study, validate_study
+from mechunlearn.errors import ConfigError
 from tests import checkout
 
 STUDIES = sorted(path.name for path in (checkout.ROOT / "config").glob("*.yaml"))
@@ -165,16 +166,50 @@ def test_a_swept_value_reruns_its_own_cell_alone(fresh):
     assert sum('"learning_rate":1e-6' in line or '"learning_rate":1e-06' in line for line in edits) == 1
 
 
-def test_dvc_covers_every_model_and_task_of_the_default_study():
-    stages = yaml.safe_load((checkout.ROOT / "dvc.yaml").read_text())
-    study = load_study(checkout.ROOT / "config" / "config.yaml")
-    homes = [value for variable in stages["vars"] for value in variable.values()]
-    assert sorted(homes) == sorted(f"results/{study.study}/{m}/{t}" for m in study.models for t in study.tasks)
+MORE = {  # files that the default study does not have: of masked weights, of text and of several sizes
+    "localizations": ["fact-lookup", "causal-tracing", "nonlocalized"],
+    "text": {"path": "my text.jsonl"},
+    "masking": {"localizations": ["fact-lookup"]},
+    "tasks": {f"sports-athlete-{size}": {"facts": "sports", "forget": size} for size in (4, 8, 16)},
+}
+
+
+def test_dvc_has_every_file_that_the_default_study_writes(fresh):
+    """By the workflow's own list of outputs: each is one of a stage, or below one, and of one stage only."""
+    values = yaml.safe_load((checkout.ROOT / "config/config.yaml").read_text()) | MORE
+    (fresh / "config/dvc.yaml").write_text(yaml.safe_dump(values))
+    (fresh / "my text.jsonl").write_text("")
+    summary = checkout.snakemake(fresh, "--summary", config="config/dvc.yaml")
+    (fresh / "config/dvc.yaml").unlink()
+    (fresh / "my text.jsonl").unlink()
+    written = [line.split("\t")[0] for line in summary.stdout.splitlines() if line.count("\t") >= 5][1:]
+    pipeline = yaml.safe_load(stages.text(validate_study(values)))
+    outs = [
+        next(iter(out)) for stage in pipeline["stages"].values() for out in stage["outs"] + stage.get("metrics", [])
+    ]
+    assert len(written) > 100
+    for path in written:
+        owners = [out for out in outs if path == out or path.startswith(f"{out}/")]
+        assert len(owners) == 1 or (path.startswith("data/") and not owners), path
+    assert set(pipeline["plots"]) <= set(written)
+
+
+def test_dvc_takes_every_stage_as_it_is_written(fresh):
+    checkout.run(fresh, "git", "init", "-q")
+    listed = checkout.run(fresh, "dvc", "stage", "list", "--name-only")
+    assert listed.stdout.split() == ["fetch", "localize", "edit", "evaluate", "attack", "figures", "report"]
+
+
+def test_a_default_study_with_models_made_from_others_is_refused_in_one_sentence():
+    values = yaml.safe_load((checkout.ROOT / "config/config.yaml").read_text())
+    values["models"]["planted-3"] = {"source": "planted:gemma-3-270m@3"}
+    values["tasks"]["planted"] = {"facts": "planted", "forget": 4}
+    with pytest.raises(ConfigError, match=r"planted:gemma-3-270m@3'.*from package:, hub: or path:"):
+        stages.text(validate_study(values))
 
 
 def test_every_stage_of_dvc_depends_on_all_that_the_workflow_reads():
-    stages = yaml.safe_load((checkout.ROOT / "dvc.yaml").read_text())["stages"]
-    for stage in stages.values():
+    for stage in yaml.safe_load((checkout.ROOT / "dvc.yaml").read_text())["stages"].values():
         assert {"Snakefile", "rules", "src/mechunlearn", "config/config.yaml"} <= set(stage["deps"])
 
 
@@ -185,8 +220,8 @@ def test_data_dvc_pins_the_resources_as_they_are(fresh):
 
 
 def test_dvc_never_deletes_what_snakemake_made():
-    stages = yaml.safe_load((checkout.ROOT / "dvc.yaml").read_text())["stages"]
-    outs = [out for stage in stages.values() for out in stage["outs"] + stage.get("metrics", [])]
+    pipeline = yaml.safe_load((checkout.ROOT / "dvc.yaml").read_text())["stages"].values()
+    outs = [out for stage in pipeline for out in stage["outs"] + stage.get("metrics", [])]
     assert all(next(iter(out.values()))["persist"] for out in outs)
     names = [next(iter(out)) for out in outs]
     assert len(set(names)) == len(names)

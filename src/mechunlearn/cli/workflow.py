@@ -27,7 +27,7 @@ def run(context: typer.Context) -> None:
 def schema(
     check: Annotated[bool, typer.Option("--check", help="Write nothing; fail where a file is out of date.")] = False,
 ) -> None:
-    """Regenerate config/schema.json and the table in config/README.md from the configuration's models."""
+    """Regenerate config/schema.json and the table in config/README.md, and dvc.yaml from config/config.yaml."""
     from mechunlearn import schema as generated
 
     if not check:
