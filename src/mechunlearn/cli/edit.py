@@ -59,3 +59,16 @@ def edit(
         if rows:
             artifacts.write_table(folder / BLOCKS, artifacts.measurement_table(rows))
         delta.save(folder / "delta.safetensors", base, names, {**about, "seed": number})
+
+
+@app.command()
+def export(
+    model: Manifest,
+    delta: Annotated[Path, typer.Option(help="The edit, edits/LOCALIZATION/OBJECTIVE/seedK/delta.safetensors.")],
+    out: Annotated[Path, typer.Option(help="The folder to write, which must not exist.")],
+) -> None:
+    """Write an edit as a whole model in Hugging Face format: base weights with the delta, tokenizer, model card."""
+    from mechunlearn.models.export import export
+
+    export(model, delta, out)
+    print(out)
