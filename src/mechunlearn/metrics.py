@@ -101,31 +101,38 @@ def _worst_rows(
     for cell, table in facts.items():
         if cell.localization != BASE and not cell.objective:
             continue  # masked weights are no edit
-        parts.setdefault(replace(cell, attack=""), []).append(_ways(table, unusable[cell.model, cell.task]))
-    cases = {cell: pd.concat(ways, axis=1).dropna() for cell, ways in parts.items()}
+        parts.setdefault(replace(cell, attack=""), []).append(ways(table, unusable[cell.model, cell.task]))
+    cases = {cell: pd.concat(tables, axis=1).dropna() for cell, tables in parts.items()}
     rows: list[dict[str, object]] = []
-    for cell, ways in cases.items():
+    for cell, own in cases.items():
         references = {name: cases.get(replace(cell, localization=name)) for name in REFERENCES}
         compared = {n: r for n, r in references.items() if r is not None and cell.localization not in (BASE, n)}
         for against, reference in {"": None, **compared}.items():
-            shared = ways if reference is None else ways[ways.index.isin(reference.index)]
-            if shared.empty:
-                continue
-            value, resampled = _largest(shared, report)
-            if reference is not None:
-                other = _largest(reference.loc[shared.index], report)
-                value, resampled = value - other[0], resampled - other[1]
-            low, high = central(resampled, report.confidence)
-            rows.append(
-                {"model": cell.model, "task": cell.task, "localization": cell.localization}
-                | {"objective": cell.objective, "stage": WORST, "elicitation": str(shared.mean().idxmax())}
-                | {"role": "forget", "metric": "p_true", "against": against, "value": value, "low": low, "high": high}
-                | {"n": len(shared), "seeds": seeds[cell], "gate": np.nan, "counts": True}
-            )
+            if found := worst(own, reference, report):
+                rows.append(
+                    {"model": cell.model, "task": cell.task, "localization": cell.localization}
+                    | {"objective": cell.objective, **found, "against": against}
+                    | {"seeds": seeds[cell], "gate": np.nan, "counts": True}
+                )
     return rows
 
 
-def _ways(table: pd.DataFrame, unusable: Sequence[str]) -> pd.DataFrame:
+def worst(table: pd.DataFrame, reference: pd.DataFrame | None, report: ReportSettings) -> dict[str, object]:
+    """The row of a worst case, or of its paired difference from a reference's, from what `ways` gives, columns of
+    several files side by side. Empty where there are no facts, or none in common."""
+    shared = table if reference is None else table[table.index.isin(reference.index)]
+    if shared.empty:
+        return {}
+    value, resampled = _largest(shared, report)
+    if reference is not None:
+        other = _largest(reference.loc[shared.index], report)
+        value, resampled = value - other[0], resampled - other[1]
+    low, high = central(resampled, report.confidence)
+    where = {"stage": WORST, "elicitation": str(shared.mean().idxmax()), "role": "forget", "metric": "p_true"}
+    return {**where, "value": value, "low": low, "high": high, "n": len(shared)}
+
+
+def ways(table: pd.DataFrame, unusable: Sequence[str]) -> pd.DataFrame:
     """Forget facts x the ways of getting at them, `STAGE ELICITATION`: p_true. Probes are not among them.
 
     A probe's classes are fewer than a prompt's options, so its probabilities cannot be compared with these; neither can

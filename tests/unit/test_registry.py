@@ -13,8 +13,8 @@ from mechunlearn.config import LocalizeSettings, load_study
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "src/mechunlearn"
 TORCH_FREE = [
-    "config", "study", "registry", "metrics", "claims", "stats", "timing", "schema", "stages", "artifacts", "errors",
-    "cli", "facts", "facts.roles", "facts.sports", "facts.text", "localize.select", "localize.lookup_rules",
+    "config", "study", "registry", "metrics", "claims", "stats", "compare", "timing", "schema", "stages", "artifacts",
+    "errors", "cli", "facts", "facts.roles", "facts.sports", "facts.text", "localize.select", "localize.lookup_rules",
     "localize.stability", "models.components", "models.sources",
 ]  # fmt: skip
 

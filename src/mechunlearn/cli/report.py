@@ -1,4 +1,4 @@
-"""Check the papers' claims and build the report."""
+"""Check the papers' claims, build the report, compare runs of a study."""
 
 import json
 from pathlib import Path
@@ -59,3 +59,23 @@ def report(
 
     build(notebook, settings_of(config.Study, study_config), out, executed)
     print(out)
+
+
+@app.command()
+def compare(
+    first: Annotated[
+        str, typer.Argument(help="A folder of results, or that of a git revision: HEAD~1:results/default.")
+    ],
+    second: Annotated[str, typer.Argument(help="The same: what is compared with the first.")],
+    metric: Annotated[list[str], typer.Option(help="The metrics to print, as metrics.csv names them.")] = ["p_true"],  # noqa: B006
+    every: Annotated[bool, typer.Option("--all", help="Print differences whose interval holds zero, too.")] = False,
+    out: Annotated[Path | None, typer.Option(help="A CSV file for every difference of every metric.")] = None,
+) -> None:
+    """Compare two runs of a study: what changed from the first to the second, paired by fact where that can be."""
+    from mechunlearn.compare import compare, read, show
+
+    results = read(first), read(second)
+    table = compare(*results, config.ReportSettings())
+    if out:
+        artifacts.write_table(out, table)
+    show(table, *results, metric, every)
