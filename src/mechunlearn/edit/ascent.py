@@ -11,9 +11,10 @@ import torch
 
 from mechunlearn.config import EditSettings
 from mechunlearn.edit.objectives import Batch, Loss, beside_kept, remembered
+from mechunlearn.models.divergence import divergences
 from mechunlearn.models.model import Model
 from mechunlearn.models.packing import last_hidden, text_states
-from mechunlearn.models.scoring import divergences, unembed
+from mechunlearn.models.scoring import unembed
 from mechunlearn.models.training import Example, answer_losses
 from mechunlearn.registry import objective
 

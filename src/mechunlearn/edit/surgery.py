@@ -14,9 +14,9 @@ from torch.nn.functional import softplus
 from mechunlearn.config import EditSettings, SurgerySettings
 from mechunlearn.edit.objectives import Batch, Loss, remembered
 from mechunlearn.models.cross_entropy import cross_entropy
+from mechunlearn.models.divergence import divergences
 from mechunlearn.models.model import Model
 from mechunlearn.models.packing import text_states
-from mechunlearn.models.scoring import divergences
 from mechunlearn.registry import objective
 
 Text = tuple[str, tuple[int, ...]]  # a stream and a text's token ids

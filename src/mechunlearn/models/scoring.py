@@ -7,7 +7,6 @@ score          prompts -> one measurement row each
 option_nll     prompts -> mean cross-entropy a token of each option
 text_hidden    passages -> final hidden states
 text_scores    the same -> mean cross-entropy and KL divergence a token
-divergences    KL of single hidden states, differentiable
 
 With 262,144 words in Gemma's vocabulary the unembedding is most of the model, so it is computed only where it is
 read. Prompts are padded on the right: attention is causal, so padding changes nothing before it.
@@ -270,17 +269,6 @@ def text_scores(
     return nlls, divergences
 
 
-def divergences(model: Model, before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
-    """KL(before || after) over the vocabulary, in nats, of hidden states: (rows, d_model) twice -> (rows,).
-
-    Differentiable.
-    """
-    return _kl(unembed(model, before), unembed(model, after))
-
-
-def _kl(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    logs = second.log_softmax(-1), first.log_softmax(-1)
-    return torch.nn.functional.kl_div(*logs, reduction="none", log_target=True).sum(-1)
 
 
 def _batches(sequences: Sequence[Sequence[int]], tokens: int, groups: Sequence[Any]) -> list[list[int]]:
