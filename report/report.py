@@ -257,7 +257,8 @@ SURGERY = """
 rest: ascent on the texts to forget and on the obsolete ones, descent on their updates, and a divergence that holds
 the model where it was on other texts. The people are invented, so the baseline, which was trained on the updates
 alone, never read what is unlearned. Accuracy: how often the right one of three options has the lowest perplexity,
-in questions worded as no text was; chance is 1/3. Texts: nats a token. Keep: people whose texts no edit used.</p>"""
+in questions worded as no text was; chance is 1/3. Texts: nats a token. Retain: people whose texts the divergence holds
+on to. Keep: people whose texts no edit used.</p>"""
 for model, task in cells:
     if study.tasks[task].facts != "biographies":
         continue

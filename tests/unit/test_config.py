@@ -283,6 +283,15 @@ def test_a_cell_reads_no_other_cells_settings():
     assert "npo" not in EditSettings().for_cell("gradient-ascent", "random")
 
 
+def test_a_variant_of_surgery_may_have_the_whole_block_of_its_own():
+    own = {"surgery-npo": {"surgery": {"unlearn_weight": 2.0}}}
+    settings = EditSettings(surgery={"unlearn_weight": 0.3, "batch": 4}, objectives=own)
+    cells = {name: json.loads(settings.for_cell(name, "random")) for name in ("surgery", "surgery-npo", "npo")}
+    assert (cells["surgery"]["surgery"]["unlearn_weight"], cells["surgery"]["surgery"]["batch"]) == (0.3, 4)
+    assert (cells["surgery-npo"]["surgery"]["unlearn_weight"], cells["surgery-npo"]["surgery"]["batch"]) == (2.0, 1)
+    assert "surgery" not in cells["npo"]
+
+
 def test_a_localizer_sees_its_own_settings_alone():
     def read(localizer, **change):
         return LocalizeSettings(**change).for_localizer(localizer)

@@ -21,9 +21,9 @@ STUDY = {
     "attacks": [],
     "evaluate": {"elicitations": ["completion", "quiz-test"]},
 }
-ROLES = ("forget", "obsolete", "update", "maintain-test")
-BEFORE = {"forget": 18, "obsolete": 18, "update": 6, "maintain-test": 19}  # of 20 facts right
-AFTER = {"forget": 6, "obsolete": 6, "update": 17, "maintain-test": 19}
+ROLES = ("forget", "obsolete", "update", "maintain-train", "maintain-test")
+BEFORE = {"forget": 18, "obsolete": 18, "update": 6, "maintain-train": 20, "maintain-test": 19}  # of 20 facts right
+AFTER = {"forget": 6, "obsolete": 6, "update": 17, "maintain-train": 20, "maintain-test": 19}
 
 
 def rows(right, stage):
@@ -74,7 +74,7 @@ def test_claims_fail_where_nothing_changed_and_are_not_measured_where_something_
     unchanged = table.assign(value=0.0, low=-0.05, high=0.05)
     costs = pd.DataFrame([["pre", "people", "nonlocalized", "surgery", 100, 10, None, None]], columns=operations.COSTS)
     found = verdicts(unchanged, costs)
-    assert found.pop("surgery-retain") == "reproduced"
+    assert {found.pop(f"surgery-{name}") for name in ("retain", "kept")} == {"reproduced"}
     assert found.pop("surgery-cost") == "not measurable here"
     assert set(found.values()) == {"not reproduced"}
     other = table[table.localization != "nonlocalized"].assign(objective="surgery")

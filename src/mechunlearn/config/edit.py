@@ -69,17 +69,6 @@ class RmuSettings(Settings):
     alpha: Weight = Field(default=1200.0, description="Weight of leaving kept hidden states alone (published).")
 
 
-class OwnSettings(Settings):
-    """What one objective trains with instead of what `edit` says; null: the same."""
-
-    steps: Steps | None = Field(default=None, description="Optimizer steps.")
-    learning_rate: Rate | None = Field(default=None, description="Its learning rate, for every localization.")
-    learning_rates: dict[str, Rate] = Field(default={}, description="Its learning rates of single localizations.")
-    forget_weight: Weight | None = Field(default=None, description="Its weight of the facts to forget.")
-    retain_weight: Weight | None = Field(default=None, description="Its weight of the facts to keep.")
-    text_weight: Weight | None = Field(default=None, description="Its weight of general text.")
-
-
 class ClosedFormSettings(Settings):
     """What the closed forms share: keys over several contexts, and the optimisation of values."""
 
@@ -134,6 +123,21 @@ class SurgerySettings(Settings):
     )
     beta: float = Field(default=1.0, gt=0, description="Inverse temperature of `npo`, by nats a token.")
     batch: int = Field(default=1, ge=1, description="Texts of each stream a step (published: 8).")
+
+
+class OwnSettings(Settings):
+    """What one objective trains with instead of what `edit` says; null: the same."""
+
+    steps: Steps | None = Field(default=None, description="Optimizer steps.")
+    learning_rate: Rate | None = Field(default=None, description="Its learning rate, for every localization.")
+    learning_rates: dict[str, Rate] = Field(default={}, description="Its learning rates of single localizations.")
+    forget_weight: Weight | None = Field(default=None, description="Its weight of the facts to forget.")
+    retain_weight: Weight | None = Field(default=None, description="Its weight of the facts to keep.")
+    text_weight: Weight | None = Field(default=None, description="Its weight of general text.")
+    surgery: SurgerySettings | None = Field(
+        default=None,
+        description="Of a variant of `surgery`, such as `surgery-npo`: the whole block in place of `edit.surgery`.",
+    )
 
 
 class EditSettings(Settings):
@@ -191,6 +195,6 @@ class EditSettings(Settings):
         own = self.objectives.get(objective, OwnSettings())
         rate = own.learning_rates.get(localization) or own.learning_rate
         rate = rate or self.learning_rates.get(localization, self.learning_rate)
-        given = own.model_dump(exclude_none=True, exclude={"learning_rates"})
+        given = {name: value for name, value in own if value is not None and name != "learning_rates"}
         cell = self.model_copy(update={**given, "learning_rate": rate, **swept})
         return cell.model_dump_json(exclude={"learning_rates", "objectives", *self.others(objective)})

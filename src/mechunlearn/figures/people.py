@@ -10,7 +10,13 @@ import pandas as pd
 
 from mechunlearn.figures import data, html, words
 
-STREAMS = {"forget": "Forget", "obsolete": "Obsolete", "update": "Update", "maintain-test": "Keep"}
+STREAMS = {
+    "forget": "Forget",
+    "obsolete": "Obsolete",
+    "update": "Update",
+    "maintain-train": "Retain",
+    "maintain-test": "Keep",
+}
 
 
 def accuracies(metrics: pd.DataFrame, model: str, references: Sequence[str], elicitation: str) -> str:
