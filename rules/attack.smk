@@ -25,7 +25,9 @@ rule attack:
         "../envs/torch.yaml"
     threads: 1
     resources:
-        mem_mb=5000,
+        mem_mb=asked(footprint.mem_mb, attack_work),
+        runtime=asked(footprint.runtime, attack_work),
+        gpu=asked(footprint.gpu, attack_work),
     params:
         settings=attack_settings,
         seeds=seed_options,

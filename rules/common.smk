@@ -5,7 +5,7 @@ import re
 
 from snakemake.exceptions import WorkflowError
 
-from mechunlearn import published, registry, study as layout
+from mechunlearn import footprint, published, registry, study as layout
 from mechunlearn.config import validate_study
 from mechunlearn.errors import UserError
 from mechunlearn.facts import BACKWARDS, rows
@@ -330,3 +330,62 @@ def trials_of(wildcards):
 
 def start_value(wildcards):
     return layout.sweep_start(STUDY, swept_cell(wildcards))[wildcards.parameter]
+
+
+def light_mb(wildcards, attempt):
+    """Memory of a job without torch."""
+    return 1000 * attempt
+
+
+def light_minutes(wildcards, attempt):
+    return footprint.START * attempt
+
+
+def fetch_mb(wildcards, attempt):
+    """A quantised model is held in float32 while it is converted; how large it is only its files will tell."""
+    return 4000 * attempt
+
+
+def fetch_minutes(wildcards, attempt):
+    return 120 * attempt
+
+
+def edit_work(size, wildcards, input):
+    task = STUDY.tasks[wildcards.task]
+    settings = STUDY.edit.model_validate_json(edit_settings(wildcards))
+    facts, people = task.forget or 0, task.facts == "biographies"
+    return footprint.of_edit(size, input.selection, settings, facts=facts, seeds=len(STUDY.seeds), people=people)
+
+
+def mask_work(size, wildcards, input):
+    return footprint.of_mask(size, input.selection, STUDY.masking, seeds=len(STUDY.seeds))
+
+
+def attack_work(size, wildcards, input):
+    return footprint.of_attack(size, wildcards.attack, STUDY)
+
+
+def planting_work(size, wildcards, input):
+    return footprint.of_planting(size, STUDY.planting)
+
+
+def reading_work(size, wildcards, input):
+    return footprint.of_reading(size, STUDY.biographies)
+
+
+def evaluate_work(size, wildcards, input):
+    return footprint.BENCHMARK if STUDY.evaluate.benchmarks else footprint.MEASURE
+
+
+def localize_work(size, wildcards, input):
+    return footprint.LOCALIZE
+
+
+def asked(needs, work):
+    """What a rule's jobs ask for (footprint.mem_mb, .runtime or .gpu), once their model is there to be looked at."""
+
+    def resource(wildcards, input, attempt):
+        size = footprint.size_of(input.get("model") or input.base)
+        return needs(size, work(size, wildcards, input), attempt)
+
+    return resource

@@ -28,7 +28,9 @@ rule edit:
         "../envs/torch.yaml"
     threads: 1
     resources:
-        mem_mb=5000,
+        mem_mb=asked(footprint.mem_mb, edit_work),
+        runtime=asked(footprint.runtime, edit_work),
+        gpu=asked(footprint.gpu, edit_work),
     params:
         settings=edit_settings,
         seeds=seed_options,

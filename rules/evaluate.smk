@@ -38,7 +38,9 @@ rule evaluate_base:
         "../envs/torch.yaml"
     threads: 1
     resources:
-        mem_mb=8000 if STUDY.evaluate.benchmarks else 4000,
+        mem_mb=asked(footprint.mem_mb, evaluate_work),
+        runtime=asked(footprint.runtime, evaluate_work),
+        gpu=asked(footprint.gpu, evaluate_work),
     params:
         settings=evaluate_settings,
         biographies=biography_options,
@@ -78,7 +80,9 @@ rule evaluate:
         "../envs/torch.yaml"
     threads: 1
     resources:
-        mem_mb=8000 if STUDY.evaluate.benchmarks else 4000,
+        mem_mb=asked(footprint.mem_mb, evaluate_work),
+        runtime=asked(footprint.runtime, evaluate_work),
+        gpu=asked(footprint.gpu, evaluate_work),
     params:
         settings=evaluate_settings,
         biographies=biography_options,

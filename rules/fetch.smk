@@ -23,7 +23,8 @@ rule fetch_model:
         "../envs/torch.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
+        mem_mb=fetch_mb,
+        runtime=fetch_minutes,
     params:
         settings=model_settings,
     shell:
@@ -54,7 +55,9 @@ rule plant:
         "../envs/torch.yaml"
     threads: 1
     resources:
-        mem_mb=5000,
+        mem_mb=asked(footprint.mem_mb, planting_work),
+        runtime=asked(footprint.runtime, planting_work),
+        gpu=asked(footprint.gpu, planting_work),
     params:
         source=made_source,
         settings=planting_settings,
@@ -91,7 +94,9 @@ rule read_biographies:
         "../envs/torch.yaml"
     threads: 1
     resources:
-        mem_mb=5000,
+        mem_mb=asked(footprint.mem_mb, reading_work),
+        runtime=asked(footprint.runtime, reading_work),
+        gpu=asked(footprint.gpu, reading_work),
     params:
         source=made_source,
         settings=biography_settings,
@@ -122,6 +127,9 @@ rule fetch_data:
     conda:
         "../envs/base.yaml"
     threads: 1
+    resources:
+        mem_mb=light_mb,
+        runtime=light_minutes,
     shell:
         """
         mechunlearn fetch-data {input.source:q} {output:q} >{log:q} 2>&1
@@ -142,6 +150,9 @@ rule fetch_rows:
     conda:
         "../envs/torch.yaml"
     threads: 1
+    resources:
+        mem_mb=light_mb,
+        runtime=light_minutes,
     params:
         source=rows_source,
     shell:
@@ -161,6 +172,9 @@ rule fetch_text:
     conda:
         "../envs/torch.yaml"
     threads: 1
+    resources:
+        mem_mb=light_mb,
+        runtime=light_minutes,
     params:
         settings=text_settings,
     shell:
@@ -188,7 +202,9 @@ rule screen:
         "../envs/torch.yaml"
     threads: 1
     resources:
-        mem_mb=3000,
+        mem_mb=asked(footprint.mem_mb, evaluate_work),
+        runtime=asked(footprint.runtime, evaluate_work),
+        gpu=asked(footprint.gpu, evaluate_work),
     params:
         settings=screen_settings,
         task=task_settings,

@@ -15,6 +15,9 @@ rule metrics:
     conda:
         "../envs/base.yaml"
     threads: 1
+    resources:
+        mem_mb=light_mb,
+        runtime=light_minutes,
     params:
         evaluate=gate_settings,
         settings=report_settings,
@@ -59,7 +62,8 @@ rule figure:
         "../envs/base.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
+        mem_mb=light_mb,
+        runtime=light_minutes,
     params:
         folder=figure_folder,
     shell:
@@ -94,7 +98,8 @@ rule scaling:
         "../envs/base.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
+        mem_mb=light_mb,
+        runtime=light_minutes,
     params:
         study=study_settings,
     shell:

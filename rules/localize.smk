@@ -23,7 +23,9 @@ rule localize:
         "../envs/torch.yaml"
     threads: 1
     resources:
-        mem_mb=3000,
+        mem_mb=asked(footprint.mem_mb, localize_work),
+        runtime=asked(footprint.runtime, localize_work),
+        gpu=asked(footprint.gpu, localize_work),
     params:
         settings=localizer_settings,
     shell:
@@ -50,6 +52,9 @@ rule select:
     conda:
         "../envs/base.yaml"
     threads: 1
+    resources:
+        mem_mb=light_mb,
+        runtime=light_minutes,
     params:
         settings=selection_settings,
         options=selection_options,

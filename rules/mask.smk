@@ -25,7 +25,9 @@ rule mask:
         "../envs/torch.yaml"
     threads: 1
     resources:
-        mem_mb=5000,
+        mem_mb=asked(footprint.mem_mb, mask_work),
+        runtime=asked(footprint.runtime, mask_work),
+        gpu=asked(footprint.gpu, mask_work),
     params:
         settings=mask_settings,
         seeds=seed_options,

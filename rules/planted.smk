@@ -28,7 +28,8 @@ rule planted:
         "../envs/base.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
+        mem_mb=light_mb,
+        runtime=light_minutes,
     params:
         study=study_settings,
     shell:

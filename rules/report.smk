@@ -15,6 +15,9 @@ rule costs:
     conda:
         "../envs/base.yaml"
     threads: 1
+    resources:
+        mem_mb=light_mb,
+        runtime=light_minutes,
     params:
         study=study_settings,
     shell:
@@ -38,6 +41,9 @@ rule claims:
     conda:
         "../envs/base.yaml"
     threads: 1
+    resources:
+        mem_mb=light_mb,
+        runtime=light_minutes,
     params:
         tasks=tasks_of_the_paper,
         costs=cost_options,
@@ -87,7 +93,8 @@ rule report:
         "../envs/base.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
+        mem_mb=light_mb,
+        runtime=light_minutes,
     params:
         study=study_settings,
     shell:

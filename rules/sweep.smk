@@ -78,7 +78,9 @@ rule sweep_base:
         "../envs/torch.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
+        mem_mb=asked(footprint.mem_mb, evaluate_work),
+        runtime=asked(footprint.runtime, evaluate_work),
+        gpu=asked(footprint.gpu, evaluate_work),
     params:
         settings=trial_settings,
         held_out=STUDY.evaluate.texts,
@@ -117,7 +119,9 @@ rule sweep_trial:
         "../envs/torch.yaml"
     threads: 1
     resources:
-        mem_mb=5000,
+        mem_mb=asked(footprint.mem_mb, edit_work),
+        runtime=asked(footprint.runtime, edit_work),
+        gpu=asked(footprint.gpu, edit_work),
     params:
         edit=start_settings,
         settings=trial_settings,
@@ -206,7 +210,8 @@ rule sweep:
         "../envs/base.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
+        mem_mb=light_mb,
+        runtime=light_minutes,
     params:
         study=study_settings,
     shell:
