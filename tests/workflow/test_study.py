@@ -6,7 +6,9 @@ import pandas as pd
 import pytest
 import yaml
 
-from mechunlearn import artifacts
+from mechunlearn import artifacts, footprint
+from mechunlearn import study as layout
+from mechunlearn.config import load_study
 from mechunlearn.facts import MEASURED
 from tests import checkout
 
@@ -24,6 +26,30 @@ def test_it_says_where_the_report_is_and_how_long_each_phase_took(finished):
     assert "Report: results/smoke/report.html" in process.stdout + process.stderr
     for phase in ("fetch", "localize", "edit", "evaluate", "attack", "figures"):
         assert f"  {phase} " in process.stdout + process.stderr
+
+
+def test_no_job_took_more_memory_than_it_asks_for(finished):
+    study = load_study(finished / checkout.SMOKE)
+    size = footprint.size_of(finished / "models/gemma-3-270m/model.json")
+    cell = finished / "results/smoke/gemma-3-270m/sports-athlete-4"
+    asked = {"evaluate": dict.fromkeys(["base", *study.localizations], footprint.MEASURE)}
+    asked["localize"] = dict.fromkeys(layout.localizers(study), footprint.LOCALIZE)
+    asked["edit"] = {
+        name: footprint.of_edit(
+            size, cell / f"selection/{name}.json", study.edit, facts=4, seeds=len(study.seeds), people=False
+        )
+        for name in study.localizations
+    }
+    asked["attack"] = {
+        f"{attack}-{name}": footprint.of_attack(size, attack, study)
+        for attack in study.attacks
+        for name in study.localizations
+    }
+    for phase, works in asked.items():
+        for job, work in works.items():
+            end = "-inject" if phase != "localize" and job != "base" else ""
+            file = finished / f"results/smoke/timing/{phase}/gemma-3-270m-sports-athlete-4-{job}{end}.tsv"
+            assert pd.read_csv(file, sep="\t").max_rss.max() < footprint.mem_mb(size, work), file.name
 
 
 def test_every_number_carries_its_n_and_its_interval(finished):
