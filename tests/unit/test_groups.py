@@ -14,7 +14,7 @@ from mechunlearn.artifacts import Component, Group, Selection
 from mechunlearn.cli import app
 from mechunlearn.config import EditSettings, EvaluateSettings, LocalizeSettings, TaskSettings
 from mechunlearn.edit.sequence import edit_in_turn
-from mechunlearn.edit.train import check, train
+from mechunlearn.edit.train import Recipe, check, train
 from mechunlearn.errors import DivergenceError, FactError
 from mechunlearn.facts import roles, sports
 from mechunlearn.facts.completion import completion
@@ -195,14 +195,14 @@ def test_groups_are_edits_one_after_another_each_on_its_own_facts(fresh, athlete
     facts = in_blocks(athletes) if blocks else athletes
     selection = grouped(facts, blocks)
     model, oracle = fresh("llama", dtype), fresh("llama", dtype)
-    names, history, rows = edit_in_turn(model, facts, PASSAGES, selection, "inject", SETTINGS, 4)
+    names, history, rows = edit_in_turn(model, Recipe(facts, PASSAGES, selection, "inject", SETTINGS, 4))
     expected = []
     asked = [completion(fact)[0] for fact in facts if fact.block]
     measured = [scoring.score(oracle, asked)] if blocks else []
     for number, group in enumerate(selection.groups, start=1):
         own = [fact for fact in facts if fact.role != "forget" or fact.id in group.facts]
         part = Selection("by hand", group.components, 0, 0, 0)
-        tensors, losses = train(oracle, own, PASSAGES, part, "inject", SETTINGS, f"4, group {number} of 2")
+        tensors, losses = train(oracle, Recipe(own, PASSAGES, part, "inject", SETTINGS, f"4, group {number} of 2"))
         expected.append((number, tensors, losses))
         measured += [scoring.score(oracle, asked)] if blocks else []
     assert all(torch.equal(tensor, state(model)[name]) for name, tensor in state(oracle).items())
@@ -223,15 +223,15 @@ def test_a_step_holds_no_fact_twice(fresh, athletes, monkeypatch):
 
     monkeypatch.setattr("mechunlearn.edit.train.method", lambda *_: lambda *_: loss)
     settings = SETTINGS.model_copy(update={"batch": 3, "learning_rate": 1e-9})
-    edit_in_turn(model, athletes, PASSAGES, grouped(athletes, False), "inject", settings, 0)
+    edit_in_turn(model, Recipe(athletes, PASSAGES, grouped(athletes, False), "inject", settings, 0))
     assert set(seen) == {(2, 2, 3)}
 
 
 def test_a_selection_without_groups_is_edited_at_once(fresh, athletes):
     selection = Selection("by hand", PARTS[0], 0, 0, 0)
     model, oracle = fresh("llama"), fresh("llama")
-    names, history, rows = edit_in_turn(model, athletes, PASSAGES, selection, "inject", SETTINGS, 4)
-    assert (names, history) == train(oracle, athletes, PASSAGES, selection, "inject", SETTINGS, 4)
+    names, history, rows = edit_in_turn(model, Recipe(athletes, PASSAGES, selection, "inject", SETTINGS, 4))
+    assert (names, history) == train(oracle, Recipe(athletes, PASSAGES, selection, "inject", SETTINGS, 4))
     assert rows == []
     assert all(torch.equal(tensor, state(model)[name]) for name, tensor in state(oracle).items())
 

@@ -11,7 +11,7 @@ from mechunlearn.config import ConfigError, EditSettings
 from mechunlearn.edit.inject import log_rest
 from mechunlearn.edit.objectives import Batch, every
 from mechunlearn.edit.rmu import residuals
-from mechunlearn.edit.train import edit, trainable
+from mechunlearn.edit.train import Recipe, edit, trainable
 from mechunlearn.facts.biographies import Biography
 from mechunlearn.facts.text import Passage
 from mechunlearn.models.interventions import capture
@@ -288,7 +288,7 @@ def run(model, athletes, objective, components=(), **changes):
     small = {"steps": 2, "batch": 3, "texts": 1, "text_tokens": 12, "learning_rate": 1e-3}
     settings = EditSettings(**{**small, **changes})
     people = PEOPLE if objective.startswith("surgery") else []
-    return edit(model, athletes, PASSAGES, selection(model, *components), objective, settings, 0, people)
+    return edit(model, Recipe(athletes, PASSAGES, selection(model, *components), objective, settings, 0, people))
 
 
 @pytest.mark.parametrize("components", [FEW, []], ids=["fact-lookup", "nonlocalized"])

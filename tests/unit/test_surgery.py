@@ -11,7 +11,7 @@ from mechunlearn.edit import surgery
 from mechunlearn.edit.continual import continue_on
 from mechunlearn.edit.objectives import Batch
 from mechunlearn.edit.sequence import edit_in_turn
-from mechunlearn.edit.train import trainable
+from mechunlearn.edit.train import Recipe, trainable
 from mechunlearn.evaluate import streams
 from mechunlearn.facts import Prompt, biographies
 from mechunlearn.facts.biographies import Biography
@@ -153,13 +153,13 @@ def test_only_an_edit_that_reads_biographies_says_what_it_took(fresh, athletes):
     people = [Biography("A", stream, 0, f"A plays {stream}.") for stream in STREAMS]
     settings = EditSettings(steps=3, batch=2, texts=1, surgery={"batch": 2})
     every = Selection("", [Component(2, "mlp")], 0, 0, 0)
-    _, history, rows = edit_in_turn(fresh("llama"), athletes, passages, every, "surgery", settings, 0, people)
+    _, history, rows = edit_in_turn(fresh("llama"), Recipe(athletes, passages, every, "surgery", settings, 0, people))
     assert not rows
     assert set(history[0]) == {"step", "loss", *STREAMS}
     assert set(history[-1]) - set(history[0]) == {"seconds", "tokens"}
     encode = fresh("llama").encode
     assert history[-1]["tokens"] == 3 * 2 * sum(len(encode(each.text)) for each in people)
-    _, history, _ = edit_in_turn(fresh("llama"), athletes, passages, every, "inject", settings, 0)
+    _, history, _ = edit_in_turn(fresh("llama"), Recipe(athletes, passages, every, "inject", settings, 0))
     assert history[-1].keys() == history[0].keys()
 
 

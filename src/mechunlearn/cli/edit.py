@@ -38,6 +38,7 @@ def edit(
 ) -> None:
     """Train an edit of the selected components, once a seed, and keep what changed."""
     from mechunlearn.edit.sequence import edit_in_turn
+    from mechunlearn.edit.train import Recipe
     from mechunlearn.facts import text as passages
     from mechunlearn.facts.biographies import read_texts
     from mechunlearn.models import delta
@@ -52,8 +53,8 @@ def edit(
         "settings": rules.model_dump(exclude=rules.others(objective)),
     }
     for number in seed:
-        base = load(model)
-        names, history, rows = edit_in_turn(base, known, training, chosen, objective, rules, number, people)
+        base, recipe = load(model), Recipe(known, training, chosen, objective, rules, number, people)
+        names, history, rows = edit_in_turn(base, recipe)
         folder = out / f"seed{number}"
         artifacts.write_json(folder / "history.json", history)
         if rows:

@@ -1,6 +1,7 @@
 """Training an edit: only the selected components move.
 
-edit       facts, passages and a selection -> an edited model in place, and the history of its losses
+Recipe     all that an edit is made of, but for the model
+edit       an edited model in place, and the history of its losses
 train      the same without the check that the loss has fallen
 trainable  makes the selected components trainable, in float32, heads and part of an MLP by gradient masks
 """
@@ -10,6 +11,7 @@ import random
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 
@@ -32,16 +34,25 @@ log = logging.getLogger(__name__)
 STREAMS = ("problematic", "obsolete", "update", "retain")  # of biographies, what an edit may see
 
 
-def edit(
-    model: Model,
-    facts: Sequence[Fact],
-    passages: Sequence[Passage],
-    selection: Selection,
-    objective: str,
-    settings: EditSettings,
-    seed: int,
-    biographies: Sequence[Biography] = (),
-) -> tuple[list[str], list[dict[str, float]]]:
+@dataclass(frozen=True)
+class Recipe:
+    """What an edit is made of: facts by their roles, text, what it may train, and how.
+
+    objective     the name of an objective or of a closed form
+    seed          or the name of a group's own random numbers
+    biographies   texts of people; none for other facts
+    """
+
+    facts: Sequence[Fact]
+    passages: Sequence[Passage]
+    selection: Selection
+    objective: str
+    settings: EditSettings
+    seed: int | str
+    biographies: Sequence[Biography] = ()
+
+
+def edit(model: Model, recipe: Recipe) -> tuple[list[str], list[dict[str, float]]]:
     """Train the selected components in place, or write them in closed form.
 
     Returns the names of the changed tensors and the losses after 0, 1, 2 ... steps.
@@ -52,34 +63,27 @@ def edit(
     The trained weights are kept in float32 and go back to the model's own format afterwards. Raises DivergenceError
     where the loss stops being finite or ends above where it started.
     """
-    names, history = train(model, facts, passages, selection, objective, settings, seed, biographies)
-    check([history], objective, settings)
+    names, history = train(model, recipe)
+    check([history], recipe.objective, recipe.settings)
     return names, history
 
 
-def train(
-    model: Model,
-    facts: Sequence[Fact],
-    passages: Sequence[Passage],
-    selection: Selection,
-    objective: str,
-    settings: EditSettings,
-    seed: int | str,
-    biographies: Sequence[Biography] = (),
-) -> tuple[list[str], list[dict[str, float]]]:
+def train(model: Model, recipe: Recipe) -> tuple[list[str], list[dict[str, float]]]:
     """The same, but the loss may end anywhere; raises DivergenceError only where it stops being finite."""
-    if objective in methods("closed_form"):
-        written: tuple[list[str], list[dict[str, float]]] = method("closed_form", objective)(
-            model, facts, passages, selection, settings, seed
+    facts, selection, seed = recipe.facts, recipe.selection, recipe.seed
+    if recipe.objective in methods("closed_form"):
+        write = method("closed_form", recipe.objective)
+        written: tuple[list[str], list[dict[str, float]]] = write(
+            model, facts, recipe.passages, selection, recipe.settings, seed
         )
         return written
     rng, own = random.Random(f"edit-{seed}"), trained(facts)
-    settings = settings.for_facts(len(own))
+    settings = recipe.settings.for_facts(len(own))
     forget = draw([(example(model, fact, fact.answer), example(model, fact, fact.new_answer)) for fact in own], rng)
     retain = draw([example(model, fact, fact.answer) for fact in facts if fact.role == "maintain-train"], rng)
-    texts = draw(passages_ids(model, passages, settings.text_tokens), rng)
+    texts = draw(passages_ids(model, recipe.passages, settings.text_tokens), rng)
 
-    told = {name: [text for text in biographies if text.stream == name] for name in STREAMS}
+    told = {name: [text for text in recipe.biographies if text.stream == name] for name in STREAMS}
     streams = {
         name: draw([tuple(model.encode(text.text)) for text in found], rng) for name, found in told.items() if found
     }
@@ -93,7 +97,7 @@ def train(
     upcoming, begin = iter(batches), time.perf_counter()
     with trainable(model, selection) as parameters:
         with model.autocast(), grouped(model):
-            loss: Loss = method("objective", objective)(model, every(batches), settings, seed)
+            loss: Loss = method("objective", recipe.objective)(model, every(batches), settings, seed)
         history = [
             {**losses, "step": losses["step"] - 1}
             for losses in descend(
@@ -108,11 +112,10 @@ def train(
         ]
         with torch.no_grad(), model.autocast(), grouped(model):
             final = {name: term.item() for name, term in loss(batches[0]).items()}
-        spent = {
-            "seconds": round(time.perf_counter() - begin, 1),
-            "tokens": sum(len(ids) for each in batches for _, ids in each.biographies),
-        }
-        history.append({"step": settings.steps, "loss": sum(final.values()), **final, **(spent if biographies else {})})
+        history.append({"step": settings.steps, "loss": sum(final.values()), **final})
+        if recipe.biographies:
+            tokens = sum(len(ids) for each in batches for _, ids in each.biographies)
+            history[-1] |= {"seconds": round(time.perf_counter() - begin, 1), "tokens": tokens}
     return list(parameters), history
 
 
