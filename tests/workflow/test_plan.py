@@ -44,6 +44,18 @@ def test_both_sizes_of_the_papers_forget_sets_are_tasks_of_a_study(fresh):
     assert (jobs["screen"], jobs["fetch_data"]) == (4, 3)
 
 
+def test_the_papers_surgery_has_its_model_weights_and_steps(fresh):
+    study = load_study(checkout.ROOT / "config/paper-surgery.yaml")
+    assert study.models["llama-2-7b"].source.startswith("hub:meta-llama/Llama-2-7b-hf@")
+    assert (study.edit.steps, study.edit.learning_rate, study.edit.surgery.batch) == (120, 2e-4, 8)
+    weights = study.edit.surgery
+    assert (weights.unlearn_weight, weights.obsolete_weight) == (0.1, 0.1)
+    assert (weights.update_weight, weights.retain_weight) == (2.0, 0.5)
+    assert (study.biographies.problematic, study.biographies.obsolete) == (119, 119)
+    jobs = checkout.planned(fresh, "fetch_all", config="config/paper-surgery.yaml")
+    assert (jobs["fetch_model"], jobs["read_biographies"]) == (1, 2)
+
+
 def test_a_study_of_localization_alone_selects_draws_and_what_is_given_by_hand(fresh):
     study = yaml.safe_load((fresh / checkout.SMOKE).read_text())
     layers = {"gemma.7b-ct": {"mlps": [1, 2], "attention": [3], "heads": [[5, 0]]}, "fact-lookup": {"mlps": [2, 3]}}
