@@ -1,7 +1,11 @@
 """The papers' claims as checks. Torch-free.
 
-CLAIMS   each claim: where the paper makes it, what it says in our words, which of its numbers and ours it is about
-check    a study's metrics -> every claim with the paper's value and ours, its interval and a verdict
+Claim        where a paper makes it, what it says in our words, which of its numbers and ours it is about
+CLAIMS       those of Mechanistic Unlearning; LLM Surgery's are in operations.py
+check        a study's metrics -> every claim with the paper's value and ours, its interval and a verdict
+about        what a claim says
+ours         what a study's metrics say of it, and the verdict
+unmeasured   the same where they say nothing
 
 Verdicts: `reproduced` where the interval of the statistic lies wholly on the claim's side of its bound, `not
 reproduced` where it does not, `not measurable here` where this study lacks what the claim speaks of or the model
@@ -29,23 +33,24 @@ EVERY = ("fact-lookup", *RIVALS)
 class Claim:
     """A claim holds where the whole interval of its statistic lies above `bound`, or below it.
 
-    figures   the paper's figures that show it, one for each of `published.KINDS`
-    theirs    the paper's metric, and how a reader should take it; `missing` is said where there is no number of it
-    among     the localizations it speaks of; the one whose interval reaches furthest to the other side decides
-    where     which row of the metrics is the statistic; stage `relearned` is the last relearning step
+    published   what the paper says of it where it gives no number
+    among       the localizations it speaks of; the one whose interval reaches furthest to the other side decides
+    where       which row of the metrics is the statistic; stage `relearned` is the last relearning step
+    figures     the paper's figures that show it, one for each of `published.KINDS`
+    theirs      the paper's metric, and how a reader should take it
     """
 
     id: str
     section: str
-    figures: tuple[str, str, str, str]
     sentence: str
     statistic: str
-    theirs: tuple[str, str]
     among: tuple[str, ...]
     where: dict[str, str]
     bound: float = 0.0
     above: bool = True
-    missing: str = "not in the paper"
+    published: str = "not in the paper"
+    figures: tuple[str, ...] = ()
+    theirs: tuple[str, str] = ("", "")
 
 
 def _edited(elicitation: str, role: str, metric: str, against: str = "") -> dict[str, str]:
@@ -56,84 +61,84 @@ CLAIMS = [
     Claim(
         "standard-prompting",
         "3.1.1",
-        ("28", "29", "30", "31"),
         "Asked in the training format, every localization looks edited.",
         "smallest probability of the new answer after any edit, training prompt; holds above 0.75",
-        ("edit_accuracy", "edit accuracy; of athletes through a chatbot prompt"),
         EVERY,
         _edited("completion", "forget", "p_new"),
         bound=0.75,
+        figures=("28", "29", "30", "31"),
+        theirs=("edit_accuracy", "edit accuracy; of athletes through a chatbot prompt"),
     ),
     Claim(
         "maintain",
         "3.1.1",
-        ("28", "29", "30", "31"),
         "An edit at the lookup layers leaves other facts alone.",
         "probability of the true answer of held-out facts after the fact-lookup edit; holds above 0.9",
-        ("maintain_accuracy", "maintain accuracy"),
         ("fact-lookup",),
         _edited("completion", "maintain-test", "p_true"),
         bound=0.9,
+        figures=("28", "29", "30", "31"),
+        theirs=("maintain_accuracy", "maintain accuracy"),
     ),
     Claim(
         "choice-transfer",
         "3.1.1",
-        ("3a", "3b", "5a", "5b"),
         "Only an edit at the lookup layers carries over to multiple choice.",
         "probability of the new answer, multiple choice in words: the best rival minus fact lookup; holds below 0",
-        ("mcq_edit_accuracy", "by letter"),
         RIVALS,
         _edited("choice-text", "forget", "p_new", "fact-lookup"),
         above=False,
+        figures=("3a", "3b", "5a", "5b"),
+        theirs=("mcq_edit_accuracy", "by letter"),
     ),
     Claim(
         "choice-transfer-letters",
         "3.1.1",
-        ("3a", "3b", "5a", "5b"),
         "The same in the paper's own format, where options are answered by letter.",
         "probability of the new answer, multiple choice by letter: the best rival minus fact lookup; holds below 0",
-        ("mcq_edit_accuracy", "by letter"),
         RIVALS,
         _edited("choice-letter", "forget", "p_new", "fact-lookup"),
         above=False,
+        figures=("3a", "3b", "5a", "5b"),
+        theirs=("mcq_edit_accuracy", "by letter"),
     ),
     Claim(
         "tracing-against-everywhere",
         "3.1.1",
-        ("3a", "3b", "5a", "5b"),
         "Editing where causal tracing points is less robust than editing everywhere.",
         "probability of the new answer, multiple choice in words: the better causal tracing minus nonlocalized; "
         "holds below 0",
-        ("mcq_edit_accuracy", "by letter"),
         TRACING,
         _edited("choice-text", "forget", "p_new", "nonlocalized"),
         above=False,
+        figures=("3a", "3b", "5a", "5b"),
+        theirs=("mcq_edit_accuracy", "by letter"),
     ),
     Claim(
         "relearning",
         "3.2",
-        ("6", "37", "38", "39"),
         "Relearning some facts brings back least of the others where the edit was at the lookup layers.",
         "probability of the true answer of the unseen half after relearning: the smallest rival minus fact lookup; "
         "holds above 0",
-        ("forget_accuracy_relearned_20", "true answer after 20 steps"),
         RIVALS,
         {**_edited("completion", "forget", "p_true", "fact-lookup"), "stage": "relearned"},
-        missing="no valid number: the released runs on CounterFact relearned the new answers",
+        published="no valid number: the released runs on CounterFact relearned the new answers",
+        figures=("6", "37", "38", "39"),
+        theirs=("forget_accuracy_relearned_20", "true answer after 20 steps"),
     ),
     Claim(
         "no-side-effects",
         "3.1.1",
-        ("2a", "2b", "4a", "4b"),
         "Editing does no harm to general ability.",
         "largest rise of cross-entropy on held-out text after any edit, nats a token; holds below 0.05. A weak test: "
         "the edit also trains on text of this kind, so a fall is to be expected",
-        ("mmlu", "MMLU after the edits"),
         EVERY,
         _edited("text", "text", "nll", "base"),
         bound=0.05,
         above=False,
-        missing="MMLU, drawn without numbers",
+        published="MMLU, drawn without numbers",
+        figures=("2a", "2b", "4a", "4b"),
+        theirs=("mmlu", "MMLU after the edits"),
     ),
 ]
 
@@ -149,22 +154,27 @@ def check(metrics: pd.DataFrame, tasks: Mapping[str, str], means: pd.DataFrame) 
     return [
         {"paper": PAPER, "model": model, "task": task, "objective": OBJECTIVE}
         | _theirs(claim, tasks[str(task)], means)
-        | _ours(claim, rows, base[(base.model == model) & (base.task == task)])
+        | ours(claim, rows, base[(base.model == model) & (base.task == task)])
         for (model, task), rows in edits.groupby(["model", "task"])
         for claim in CLAIMS
     ]
 
 
+def about(claim: Claim) -> dict[str, str]:
+    """What the claim says, where, and what the paper gives for it."""
+    return {name: getattr(claim, name) for name in ("id", "section", "sentence", "statistic", "published")}
+
+
 def _theirs(claim: Claim, kind: str, means: pd.DataFrame) -> dict[str, str]:
-    """What the claim says, where, and the paper's value of its statistic for a kind of task."""
-    about = {"id": claim.id, "section": claim.section, "sentence": claim.sentence, "statistic": claim.statistic}
+    """`about`, with the paper's figure and value of the statistic for a kind of task."""
+    said = about(claim)
     if kind not in published.KINDS:
-        return {**about, "published": "not in the paper"}
-    about["section"] += f", Fig. {claim.figures[published.KINDS.index(kind)]}"
+        return {**said, "published": "not in the paper"}
+    said["section"] += f", Fig. {claim.figures[published.KINDS.index(kind)]}"
     metric, meaning = claim.theirs
     rows = means[(means.task == kind) & (means.metric == metric)].set_index("localization").value
     if rows.empty:
-        return {**about, "published": claim.missing}
+        return said
     values, reference = rows[list(claim.among)], claim.where["against"]
     if reference in rows.index:
         gaps = values - rows[reference]
@@ -172,14 +182,13 @@ def _theirs(claim: Claim, kind: str, means: pd.DataFrame) -> dict[str, str]:
         agrees = (gaps[rival] > claim.bound) == claim.above
         gap = f"{gaps[rival]:+.3f}".replace("-", "−")
         text = f"{gap} ({meaning}; {rows[rival]:.3f}, {rival}, against {rows[reference]:.3f})"
-        return {**about, "published": text if agrees else f"{text}: the paper's own means disagree"}
+        return {**said, "published": text if agrees else f"{text}: the paper's own means disagree"}
     low, high = f"{values.min():.3f}", f"{values.max():.3f}"
-    return {**about, "published": f"{low if low == high else f'{low} to {high}'} ({meaning})"}
+    return {**said, "published": f"{low if low == high else f'{low} to {high}'} ({meaning})"}
 
 
-def _ours(claim: Claim, metrics: pd.DataFrame, base: pd.DataFrame) -> dict[str, Any]:
-    """What was measured here, and the verdict."""
-    unmeasured = {"value": None, "low": None, "high": None, "n": 0, "verdict": "not measurable here"}
+def ours(claim: Claim, metrics: pd.DataFrame, base: pd.DataFrame) -> dict[str, Any]:
+    """What was measured here of a model and task, and the verdict; `base` are the base model's rows."""
     rows = metrics[metrics.localization.isin(claim.among)]
     where = {**claim.where, "stage": last(metrics.stage.unique(), claim.where["stage"])}
     for column, value in where.items():
@@ -187,10 +196,10 @@ def _ours(claim: Claim, metrics: pd.DataFrame, base: pd.DataFrame) -> dict[str, 
     asked = pd.concat([rows, base[base.elicitation == claim.where["elicitation"]]])
     if not asked.counts.all():
         note = f"the base model answers in this format at {asked[~asked.counts].gate.iloc[0]:.2f}, too near chance."
-        return {**unmeasured, "note": note}
+        return unmeasured(note)
     missing = [name for name in claim.among if name not in set(rows.localization)]
     if missing:
-        return {**unmeasured, "note": f"this study has no such measurement of {', '.join(missing)}."}
+        return unmeasured(f"this study has no such measurement of {', '.join(missing)}.")
     row = rows.sort_values("low" if claim.above else "high", ascending=claim.above).iloc[0]
     holds = row.low > claim.bound if claim.above else row.high < claim.bound
     return {
@@ -201,3 +210,8 @@ def _ours(claim: Claim, metrics: pd.DataFrame, base: pd.DataFrame) -> dict[str, 
         "note": f"decided by {row.localization}." if len(claim.among) > 1 else "",
         "verdict": "reproduced" if holds else "not reproduced",
     }
+
+
+def unmeasured(note: str) -> dict[str, Any]:
+    """What stands in the place of a value where there is none, and why."""
+    return {"value": None, "low": None, "high": None, "n": 0, "note": note, "verdict": "not measurable here"}
