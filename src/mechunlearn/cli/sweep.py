@@ -86,6 +86,7 @@ def sweep_trial(
 ) -> None:
     """Edit with one value of one setting, once a seed, and measure; a training that diverges is an answer, too."""
     from mechunlearn.edit.sequence import edit_in_turn
+    from mechunlearn.edit.train import Recipe
     from mechunlearn.evaluate.trial import trial
     from mechunlearn.facts.biographies import read_texts
     from mechunlearn.sweep import formats
@@ -99,9 +100,9 @@ def sweep_trial(
     rows: list[dict[str, Any]] = []
     losses, diverged = [], ""
     for seed in rules.seeds:
-        loaded = load(model)
+        loaded, recipe = load(model), Recipe(known, training, chosen, objective, edits, seed, people)
         try:
-            _, history, _ = edit_in_turn(loaded, known, training, chosen, objective, edits, seed, people)
+            _, history, _ = edit_in_turn(loaded, recipe)
         except DivergenceError as error:
             rows, diverged = [], str(error)
             print(f"diverged: {error}")
