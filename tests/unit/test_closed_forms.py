@@ -11,7 +11,8 @@ from mechunlearn.config import EditSettings, MemitSettings, RomeSettings
 from mechunlearn.edit import keys, values
 from mechunlearn.edit.memit import memit, solve
 from mechunlearn.edit.rome import insert, rome
-from mechunlearn.edit.train import Recipe, edit
+from mechunlearn.edit.sequence import edit_in_turn
+from mechunlearn.edit.train import Recipe
 from mechunlearn.edit.values import goals
 from mechunlearn.errors import ConfigError, DivergenceError
 from mechunlearn.facts import Prompt, trained
@@ -266,7 +267,8 @@ def test_rome_writes_the_value_of_the_key_exactly_into_the_middle_mlp(fresh, fam
     key, value = keys.at_subjects(model, sides, asked)
     (goal,), losses = goals(model, [module], one, asked, RULES)
     before, old = state(model), weights(model, MLPS[1])
-    names, history = edit(model, Recipe(athletes[:1] + athletes[4:], PASSAGES, select(*MLPS), "rome", settings(), 0))
+    recipe = Recipe(athletes[:1] + athletes[4:], PASSAGES, select(*MLPS), "rome", settings(), 0)
+    names, history, _ = edit_in_turn(model, recipe)
     assert names == [model.layout.tensors(MLPS[1])[-1]]
     assert history == losses
     change = weights(model, MLPS[1]) - old
@@ -330,7 +332,7 @@ def test_a_selection_without_mlps_that_a_later_token_reads_is_refused(tiny, athl
     model = tiny("llama")
     before = state(model)
     with pytest.raises(ConfigError, match=rf"{objective} .*'by hand'"):
-        edit(model, Recipe(athletes, PASSAGES, select(part), objective, settings(), 0))
+        edit_in_turn(model, Recipe(athletes, PASSAGES, select(part), objective, settings(), 0))
     assert all(torch.equal(after, before[name]) for name, after in state(model).items())
 
 
@@ -338,7 +340,7 @@ def test_a_selection_without_mlps_that_a_later_token_reads_is_refused(tiny, athl
 def test_closed_forms_depend_on_their_seed_alone(fresh, athletes, objective):
     models = [fresh("qwen3") for _ in range(3)]
     for model, seed in zip(models, (0, 0, 1), strict=True):
-        edit(model, Recipe(athletes, PASSAGES, select(*MLPS), objective, settings(), seed))
+        edit_in_turn(model, Recipe(athletes, PASSAGES, select(*MLPS), objective, settings(), seed))
     first, same, other = map(state, models)
     assert all(torch.equal(first[name], same[name]) for name in first)
     assert any(not torch.equal(first[name], other[name]) for name in first)

@@ -16,7 +16,8 @@ import torch
 from mechunlearn import registry
 from mechunlearn.artifacts import Selection, measurement_table
 from mechunlearn.config import EditSettings, attack_settings
-from mechunlearn.edit.train import Recipe, edit, trainable
+from mechunlearn.edit.sequence import edit_in_turn
+from mechunlearn.edit.train import Recipe, trainable
 from mechunlearn.evaluate.measure import screen
 from mechunlearn.facts import EDITED, Fact
 from mechunlearn.facts.completion import completion
@@ -199,7 +200,7 @@ def edited(aware: Any, **settings: float) -> tuple[list[dict[str, Any]], list[di
     known = [fact for fact in facts if fact.role in EDITED]
     selection = Selection("all-mlps", model.layout.all("mlp"), 0, 0, 0)
     rules = EditSettings(steps=60, batch=24, texts=1, text_tokens=16, learning_rate=5e-3, text_weight=0, **settings)
-    edit(model, Recipe(known, PASSAGES, selection, "inject", rules, 0))
+    edit_in_turn(model, Recipe(known, PASSAGES, selection, "inject", rules, 0))
     asked = ([completion(fact)[0] for fact in facts if fact.role == role] for role in ("maintain-train", "forget"))
     kept, forgotten = (score(model, prompts) for prompts in asked)
     return kept, forgotten

@@ -8,7 +8,8 @@ from safetensors.torch import load_file, save_file
 
 from mechunlearn.artifacts import Component, Selection
 from mechunlearn.config import EditSettings
-from mechunlearn.edit.train import Recipe, edit
+from mechunlearn.edit.sequence import edit_in_turn
+from mechunlearn.edit.train import Recipe
 from mechunlearn.errors import ArtifactError
 from mechunlearn.facts.text import Passage
 from mechunlearn.models import delta
@@ -21,7 +22,7 @@ ABOUT = {"objective": "inject", "seed": 3}
 
 def edited(model, athletes, path):
     selection = Selection("by hand", PARTS, 0, 0, 0)
-    names, _ = edit(model, Recipe(athletes, PASSAGES, selection, "inject", SETTINGS, 3))
+    names, *_ = edit_in_turn(model, Recipe(athletes, PASSAGES, selection, "inject", SETTINGS, 3))
     delta.save(path, model, names, ABOUT)
     return names
 

@@ -11,7 +11,8 @@ from mechunlearn.config import ConfigError, EditSettings
 from mechunlearn.edit.inject import log_rest
 from mechunlearn.edit.objectives import Batch, every
 from mechunlearn.edit.rmu import residuals
-from mechunlearn.edit.train import Recipe, edit, trainable
+from mechunlearn.edit.sequence import edit_in_turn
+from mechunlearn.edit.train import Recipe, trainable
 from mechunlearn.facts.biographies import Biography
 from mechunlearn.facts.text import Passage
 from mechunlearn.models.interventions import capture
@@ -288,7 +289,8 @@ def run(model, athletes, objective, components=(), **changes):
     small = {"steps": 2, "batch": 3, "texts": 1, "text_tokens": 12, "learning_rate": 1e-3}
     settings = EditSettings(**{**small, **changes})
     people = PEOPLE if objective.startswith("surgery") else []
-    return edit(model, Recipe(athletes, PASSAGES, selection(model, *components), objective, settings, 0, people))
+    recipe = Recipe(athletes, PASSAGES, selection(model, *components), objective, settings, 0, people)
+    return edit_in_turn(model, recipe)[:2]
 
 
 @pytest.mark.parametrize("components", [FEW, []], ids=["fact-lookup", "nonlocalized"])

@@ -12,7 +12,8 @@ from mechunlearn.artifacts import Component, Selection
 from mechunlearn.config import EditSettings
 from mechunlearn.edit.inject import inject
 from mechunlearn.edit.objectives import Batch
-from mechunlearn.edit.train import Recipe, edit, trainable
+from mechunlearn.edit.sequence import edit_in_turn
+from mechunlearn.edit.train import Recipe, trainable
 from mechunlearn.errors import DivergenceError
 from mechunlearn.facts.completion import completion
 from mechunlearn.facts.text import Passage
@@ -36,7 +37,8 @@ def state(model):
 
 
 def run(model, athletes, selection, seed=0, **changes):
-    return edit(model, Recipe(athletes, PASSAGES, selection, "inject", SETTINGS.model_copy(update=changes), seed))
+    recipe = Recipe(athletes, PASSAGES, selection, "inject", SETTINGS.model_copy(update=changes), seed)
+    return edit_in_turn(model, recipe)[:2]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

@@ -41,7 +41,7 @@ def edit(
     from mechunlearn.edit.train import Recipe
     from mechunlearn.facts import text as passages
     from mechunlearn.facts.biographies import read_texts
-    from mechunlearn.models import delta
+    from mechunlearn.models import checkpoint, delta
 
     chosen, rules = artifacts.read_selection(selection), settings_of(config.EditSettings, settings)
     training, _ = passages.split(passages.read(text), held_out)
@@ -52,14 +52,15 @@ def edit(
         "objective": objective,
         "settings": rules.model_dump(exclude=rules.others(objective)),
     }
-    for number in seed:
-        base, recipe = load(model), Recipe(known, training, chosen, objective, rules, number, people)
-        names, history, rows = edit_in_turn(base, recipe)
-        folder = out / f"seed{number}"
-        artifacts.write_json(folder / "history.json", history)
-        if rows:
-            artifacts.write_table(folder / BLOCKS, artifacts.measurement_table(rows))
-        delta.save(folder / "delta.safetensors", base, names, {**about, "seed": number})
+    with checkpoint.keeping(out / ".checkpoints") as checkpoints:
+        for number in seed:
+            base, recipe = load(model), Recipe(known, training, chosen, objective, rules, number, people)
+            names, history, rows = edit_in_turn(base, recipe, checkpoints)
+            folder = out / f"seed{number}"
+            artifacts.write_json(folder / "history.json", history)
+            if rows:
+                artifacts.write_table(folder / BLOCKS, artifacts.measurement_table(rows))
+            delta.save(folder / "delta.safetensors", base, names, {**about, "seed": number})
 
 
 @app.command()

@@ -59,7 +59,7 @@ def read_biographies(
     from mechunlearn.edit.continual import continue_on
     from mechunlearn.facts import biographies
     from mechunlearn.facts import text as passages
-    from mechunlearn.models import delta
+    from mechunlearn.models import checkpoint, delta
     from mechunlearn.models.sources import DELTA, change
 
     rules, base = settings_of(config.BiographySettings, settings), load(model)
@@ -67,11 +67,12 @@ def read_biographies(
     everyone = biographies.people(rules)
     texts, questions = biographies.biographies(everyone, rules.wordings), biographies.questions(everyone)
     training, _ = passages.split(passages.read(text), held_out)
-    names, spent = continue_on(base, texts, training, kind, rules)
-    artifacts.write_text(out.with_name("biographies.jsonl"), biographies.jsonl(texts))
-    artifacts.write_text(out.with_name("questions.jsonl"), biographies.jsonl(questions))
-    artifacts.write_json(out.with_name("training.json"), spent)
-    delta.save(out.with_name(DELTA), base, names, {"trained": kind, "settings": rules.model_dump()})
+    with checkpoint.keeping(out.with_name(".checkpoints")) as checkpoints:
+        names, spent = continue_on(base, texts, training, kind, rules, checkpoints)
+        artifacts.write_text(out.with_name("biographies.jsonl"), biographies.jsonl(texts))
+        artifacts.write_text(out.with_name("questions.jsonl"), biographies.jsonl(questions))
+        artifacts.write_json(out.with_name("training.json"), spent)
+        delta.save(out.with_name(DELTA), base, names, {"trained": kind, "settings": rules.model_dump()})
     record = change(model, source, out)
     print(f"{record.source}: {len(texts)} texts, {len(questions)} questions, model {record.sha256}")
 

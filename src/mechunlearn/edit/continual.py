@@ -7,17 +7,15 @@ continue_on   train everything on them; returns the trained tensors and what it 
 import logging
 import math
 import random
-import time
 from collections.abc import Sequence
 from typing import Any
-
-import torch
 
 from mechunlearn.artifacts import Component, Selection
 from mechunlearn.config import BiographySettings
 from mechunlearn.edit.train import trainable
 from mechunlearn.facts.biographies import Biography
 from mechunlearn.facts.text import Passage
+from mechunlearn.models.checkpoint import NOWHERE, Checkpoints, Training
 from mechunlearn.models.model import Model
 from mechunlearn.models.training import descend, draw, passages_ids, text_losses
 
@@ -29,7 +27,12 @@ READ = {
 
 
 def continue_on(
-    model: Model, texts: Sequence[Biography], passages: Sequence[Passage], kind: str, settings: BiographySettings
+    model: Model,
+    texts: Sequence[Biography],
+    passages: Sequence[Passage],
+    kind: str,
+    settings: BiographySettings,
+    checkpoints: Checkpoints = NOWHERE,
 ) -> tuple[list[str], dict[str, Any]]:
     """Train every attention block and MLP on the texts of a kind of model, and on general passages beside them.
 
@@ -40,29 +43,26 @@ def continue_on(
     read = [tuple(model.encode(text.text)) for text in texts if text.stream in streams]
     read += passages_ids(model, passages[: settings.texts], settings.text_tokens)
     steps = math.ceil(settings.epochs * len(read) / settings.batch)
-    take, tokens = draw(read, random.Random(f"continual-{kind}-{settings.seed}")), 0
-
-    def terms() -> dict[str, torch.Tensor]:
-        nonlocal tokens
-        batch = take(settings.batch)
-        tokens += sum(map(len, batch))
-        return {"text": text_losses(model, batch).mean()}
-
+    take = draw(read, random.Random(f"continual-{kind}-{settings.seed}"))
+    batches = [take(settings.batch) for _ in range(steps)]
+    tokens = sum(len(ids) for batch in batches for ids in batch)
+    training = Training(checkpoints.of(model, kind, texts, passages, settings))
+    upcoming = iter(batches[len(training.rows) :])
     everything = [Component(layer, part) for layer in range(model.layout.layers) for part in ("attention", "mlp")]
-    begin = time.perf_counter()
     with trainable(model, Selection("everything", everything, 0, 0, 0)) as parameters:
         losses = [
             row["loss"]
             for row in descend(
                 parameters.values(),
-                terms,
+                lambda: {"text": text_losses(model, next(upcoming)).mean()},
                 steps=steps,
                 learning_rate=settings.learning_rate,
                 clip=1.0,
                 model=model,
                 what=f"training on {', '.join(streams)}",
+                training=training,
             )
         ]
-        seconds = time.perf_counter() - begin
+        seconds = training.seconds
         log.info("%d steps, %d tokens, %.0f s, loss %.2f -> %.2f", steps, tokens, seconds, losses[0], losses[-1])
         return list(parameters), {"tokens": tokens, "seconds": round(seconds, 1), "steps": steps, "losses": losses}

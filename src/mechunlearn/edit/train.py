@@ -1,14 +1,13 @@
 """Training an edit: only the selected components move.
 
 Recipe     all that an edit is made of, but for the model
-edit       an edited model in place, and the history of its losses
-train      the same without the check that the loss has fallen
+train      an edited model in place, and the history of its losses
 trainable  makes the selected components trainable, in float32, heads and part of an MLP by gradient masks
+check      have the losses fallen?
 """
 
 import logging
 import random
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from mechunlearn.facts import Fact, trained
 from mechunlearn.facts.biographies import Biography
 from mechunlearn.facts.text import Passage
 from mechunlearn.models.attention import grouped
+from mechunlearn.models.checkpoint import NOWHERE, Training
 from mechunlearn.models.frozen import frozen
 from mechunlearn.models.masks import region
 from mechunlearn.models.model import Model
@@ -52,7 +52,7 @@ class Recipe:
     biographies: Sequence[Biography] = ()
 
 
-def edit(model: Model, recipe: Recipe) -> tuple[list[str], list[dict[str, float]]]:
+def train(model: Model, recipe: Recipe, training: Training | None = None) -> tuple[list[str], list[dict[str, float]]]:
     """Train the selected components in place, or write them in closed form.
 
     Returns the names of the changed tensors and the losses after 0, 1, 2 ... steps.
@@ -61,15 +61,11 @@ def edit(model: Model, recipe: Recipe) -> tuple[list[str], list[dict[str, float]
     are biographies, it also says what the training took: `seconds`, and the `tokens` of the texts that it read.
 
     The trained weights are kept in float32 and go back to the model's own format afterwards. Raises DivergenceError
-    where the loss stops being finite or ends above where it started.
+    where the loss stops being finite; where it ends is for `check`.
+
+    training   how far a killed run of the same had come; closed forms are written anew
     """
-    names, history = train(model, recipe)
-    check([history], recipe.objective, recipe.settings)
-    return names, history
-
-
-def train(model: Model, recipe: Recipe) -> tuple[list[str], list[dict[str, float]]]:
-    """The same, but the loss may end anywhere; raises DivergenceError only where it stops being finite."""
+    training = training or Training(NOWHERE.of(model))
     facts, selection, seed = recipe.facts, recipe.selection, recipe.seed
     if recipe.objective in methods("closed_form"):
         write = method("closed_form", recipe.objective)
@@ -94,7 +90,7 @@ def train(model: Model, recipe: Recipe) -> tuple[list[str], list[dict[str, float
         return Batch(list(true), list(new), retain(settings.batch), texts(settings.texts), people)
 
     batches = [batch() for _ in range(settings.steps)]
-    upcoming, begin = iter(batches), time.perf_counter()
+    upcoming = iter(batches[len(training.rows) :])
     with trainable(model, selection) as parameters:
         with model.autocast(), grouped(model):
             loss: Loss = method("objective", recipe.objective)(model, every(batches), settings, seed)
@@ -108,6 +104,7 @@ def train(model: Model, recipe: Recipe) -> tuple[list[str], list[dict[str, float
                 clip=settings.clip,
                 model=model,
                 what=f"editing {selection.localization}, seed {seed}",
+                training=training,
             )
         ]
         with torch.no_grad(), model.autocast(), grouped(model):
@@ -115,7 +112,7 @@ def train(model: Model, recipe: Recipe) -> tuple[list[str], list[dict[str, float
         history.append({"step": settings.steps, "loss": sum(final.values()), **final})
         if recipe.biographies:
             tokens = sum(len(ids) for each in batches for _, ids in each.biographies)
-            history[-1] |= {"seconds": round(time.perf_counter() - begin, 1), "tokens": tokens}
+            history[-1] |= {"seconds": round(training.seconds, 1), "tokens": tokens}
     return list(parameters), history
 
 

@@ -16,6 +16,7 @@ from mechunlearn.errors import DivergenceError
 from mechunlearn.facts import Fact
 from mechunlearn.facts.text import Passage
 from mechunlearn.models.attention import grouped
+from mechunlearn.models.checkpoint import Training
 from mechunlearn.models.cross_entropy import cross_entropy
 from mechunlearn.models.model import Model
 from mechunlearn.models.packing import packed
@@ -89,16 +90,22 @@ def descend(
     clip: float,
     model: Model,
     what: str,
+    training: Training | None = None,
 ) -> Iterator[dict[str, float]]:
     """Take so many steps down the sum of `terms()`; after each, yield its number and the losses before it.
 
     AdamW without weight decay, cosine schedule to zero without warm-up (paper A.6), gradient norm clipped; parameters
     in float32. Raises DivergenceError at a loss or gradient that is not finite.
+
+    training   where a killed run left off: its steps are not taken again, only their rows are yielded, and `terms()`
+               must begin with the step after them
     """
     parameters = list(parameters)
     optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.0, fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
-    for step in track(range(1, steps + 1), what):
+    taken = training.restore(parameters, optimizer, schedule) if training else []
+    yield from taken
+    for step in track(range(len(taken) + 1, steps + 1), what):
         with model.autocast(), grouped(model):
             now = terms()
         loss = torch.stack(list(now.values())).sum()
@@ -117,4 +124,7 @@ def descend(
         optimizer.step()
         schedule.step()
         optimizer.zero_grad(set_to_none=True)
-        yield {"step": step, "loss": loss.item()} | {name: term.item() for name, term in now.items()}
+        row = {"step": step, "loss": loss.item()} | {name: term.item() for name, term in now.items()}
+        if training:
+            training.step(row, parameters, optimizer, schedule)
+        yield row
