@@ -73,6 +73,6 @@ def test_killed_in_every_phase_and_resumed_the_numbers_are_the_same(finished, tm
     assert killed == list(BEGUN)
     process = checkout.run(folder, "mechunlearn", "run", "--configfile", checkout.SMOKE)
     assert process.returncode == 0, process.stderr[-3000:]
-    assert not list(folder.rglob("*.part")) + list(folder.rglob(".convert-*"))
+    assert not list(folder.rglob("*.part")) + list(folder.rglob(".convert-*")) + list(folder.rglob(".checkpoints"))
     for name in ("results/smoke/metrics.csv", "results/smoke/claims.json"):
         assert (folder / name).read_bytes() == (finished / name).read_bytes()

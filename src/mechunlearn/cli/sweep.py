@@ -89,6 +89,7 @@ def sweep_trial(
     from mechunlearn.edit.train import Recipe
     from mechunlearn.evaluate.trial import trial
     from mechunlearn.facts.biographies import read_texts
+    from mechunlearn.models import checkpoint
     from mechunlearn.sweep import formats
 
     rules, chosen = settings_of(config.SweepSettings, settings), artifacts.read_selection(selection)
@@ -99,16 +100,17 @@ def sweep_trial(
     asked, found = artifacts.read_facts(facts, *MEASURED), formats(artifacts.read_measurements(base), gate)
     rows: list[dict[str, Any]] = []
     losses, diverged = [], ""
-    for seed in rules.seeds:
-        loaded, recipe = load(model), Recipe(known, training, chosen, objective, edits, seed, people)
-        try:
-            _, history, _ = edit_in_turn(loaded, recipe)
-        except DivergenceError as error:
-            rows, diverged = [], str(error)
-            print(f"diverged: {error}")
-            break
-        losses.append([history[0]["loss"], history[-1]["loss"]])
-        rows += trial(loaded, asked, measured, found, "edited", seed)
+    with checkpoint.keeping(out.with_name(f".checkpoints-{out.stem}")) as checkpoints:
+        for seed in rules.seeds:
+            loaded, recipe = load(model), Recipe(known, training, chosen, objective, edits, seed, people)
+            try:
+                _, history, _ = edit_in_turn(loaded, recipe, checkpoints)
+            except DivergenceError as error:
+                rows, diverged = [], str(error)
+                print(f"diverged: {error}")
+                break
+            losses.append([history[0]["loss"], history[-1]["loss"]])
+            rows += trial(loaded, asked, measured, found, "edited", seed)
     about = {"settings": tried, "steps": edits.steps, "losses": losses, "diverged": diverged}
     artifacts.write_json(out.with_suffix(".json"), about)
     artifacts.write_table(out, artifacts.measurement_table(rows))

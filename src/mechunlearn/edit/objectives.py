@@ -8,6 +8,7 @@ beside_kept  losses of answers, and the two terms that keep everything else
 
 An objective is called once, on the untouched model, and returns its Loss. What it needs of the base model
 (log-probabilities, hidden states) is remembered there, so that no second model has to be kept.
+A Loss follows from its batch and the model alone: where a killed edit goes on, it is not asked of earlier batches.
 """
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
