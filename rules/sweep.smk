@@ -22,6 +22,9 @@ rule sweep_facts:
     conda:
         "../envs/base.yaml"
     threads: 1
+    resources:
+        mem_mb=light_mb,
+        runtime=light_minutes,
     params:
         task=task_settings,
         settings=draw_settings,
@@ -165,6 +168,9 @@ rule sweep_choose:
     conda:
         "../envs/base.yaml"
     threads: 1
+    resources:
+        mem_mb=light_mb,
+        runtime=light_minutes,
     params:
         start=start_value,
         gate=STUDY.evaluate.gate,

@@ -45,7 +45,7 @@ def _pipeline(study: Study) -> dict[str, Any]:
                 f"models.{name}.source is {model.source!r}: the default study is versioned by DVC, and its models must "
                 "be of their own, from package:, hub: or path:."
             )
-    folder = RESULTS / study.study
+    folder, swept = RESULTS / study.study, [study.swept] if study.swept else []
     homes = [home(study.study, *pair) for pair in pairs(study)]
 
     def each(*names: str) -> list[str]:
@@ -55,7 +55,7 @@ def _pipeline(study: Study) -> dict[str, Any]:
         """A phase by its target, with its own files and its timing; small files are kept in git."""
         kept = [{path: _Options(persist=True)} for path in [*outs, str(folder / "timing" / phase)]]
         kept += [{path: _Options(persist=True, cache=False)} for path in small or []]
-        return {"cmd": f"mechunlearn run {cmd}", "deps": [*deps, *SOURCES], "outs": kept}
+        return {"cmd": f"mechunlearn run {cmd}", "deps": [*deps, *SOURCES, *swept], "outs": kept}
 
     facts, selection, edits = each("facts.parquet"), each("selection"), each("edits")
     models = [f"models/{name}/model.json" for name in study.models]

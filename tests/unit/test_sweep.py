@@ -10,7 +10,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from mechunlearn import artifacts, stats, sweep
+from mechunlearn import artifacts, stages, stats, sweep
 from mechunlearn import study as layout
 from mechunlearn.artifacts import Component, Selection, measurement_table
 from mechunlearn.cli import app
@@ -502,3 +502,10 @@ def test_a_sweep_tries_what_has_an_effect_and_nothing_twice():
     values = {name: layout.sweep_values(study, cells[0], name) for name in grids}
     assert values == {"learning_rate": [1e-5, 1e-4], "forget_weight": [0.5], "text_weight": [3.0]}
     assert layout.sweep_parameters(study, "surgery-npo") == ["learning_rate"]
+
+
+def test_dvcs_stages_depend_on_the_file_that_the_study_reads(tmp_path):
+    study = reading(tmp_path, {"tiny": {"athletes": {}}})
+    found = yaml.safe_load(stages.text(study))["stages"]
+    assert all(study.swept in stage["deps"] for stage in found.values())
+    assert study.swept not in stages.text(validate_study(SMALLEST))
