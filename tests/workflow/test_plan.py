@@ -52,7 +52,7 @@ def test_the_papers_surgery_has_its_model_weights_and_steps(fresh):
     assert (weights.unlearn_weight, weights.obsolete_weight) == (0.1, 0.1)
     assert (weights.update_weight, weights.retain_weight) == (2.0, 0.5)
     assert (study.biographies.problematic, study.biographies.obsolete) == (119, 119)
-    jobs = checkout.planned(fresh, "fetch_all", config="config/paper-surgery.yaml")
+    jobs = checkout.planned(fresh, config="config/paper-surgery.yaml")
     assert (jobs["fetch_model"], jobs["read_biographies"]) == (1, 2)
 
 
