@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -237,3 +238,19 @@ def test_dvc_never_deletes_what_snakemake_made():
     assert all(next(iter(out.values()))["persist"] for out in outs)
     names = [next(iter(out)) for out in outs]
     assert len(set(names)) == len(names)
+
+
+def test_every_rule_asks_for_memory_and_time(fresh):
+    texts = [file.read_text() for file in sorted((fresh / "rules").glob("*.smk"))]
+    rules = [rule for text in texts for rule in re.split(r"^(?=rule |use rule )", text, flags=re.MULTILINE)]
+    silent = [
+        rule.split(":")[0] for rule in rules if "shell:" in rule and not ("mem_mb=" in rule and "runtime=" in rule)
+    ]
+    assert len(rules) > 20
+    assert silent == []
+
+
+def test_a_cluster_gets_the_same_plan(fresh):
+    """Needs no Slurm; rejects what the profile misspells."""
+    profile = "--workflow-profile", "profiles/slurm"
+    assert checkout.planned(fresh, *profile) == checkout.planned(fresh)
