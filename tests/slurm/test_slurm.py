@@ -19,7 +19,7 @@ from tests.one_node import Cluster, missing, one_node, wait_for
 pytestmark = pytest.mark.study
 CONFIG = "config/smoke-slurm.yaml"
 PROFILE = ("--workflow-profile", "profiles/slurm", "--slurm-init-seconds-before-status-checks", "10")
-LIMIT = 900.0
+LIMIT = 1800.0
 
 
 @pytest.fixture(scope="module")
