@@ -103,10 +103,10 @@ def study_settings(wildcards):
 def selection_inputs(wildcards, pattern=HOME):
     """A localization's scores, fact lookup's selection where it sets the budget, the facts where these form groups."""
     home, name = pattern.format(**wildcards), wildcards.localization
-    inputs = {}
-    if scorer := STUDY.localize.scorer(name):
+    inputs, settings = {}, STUDY.localize.of_cell(wildcards.model, wildcards.task, name)
+    if scorer := settings.scorer(name):
         inputs["scores"] = f"{home}/scores/{scorer}.parquet"
-    if STUDY.localize.follows_lookup(name):
+    if settings.follows_lookup(name):
         inputs["lookup"] = f"{home}/selection/fact-lookup.json"
     if layout.grouped(STUDY, wildcards.task, name):
         inputs["facts"] = f"{home}/facts.parquet"
@@ -217,7 +217,8 @@ def localizer_settings(wildcards):
 
 
 def selection_settings(wildcards):
-    return STUDY.localize.for_selection(wildcards.localization)
+    settings = STUDY.localize.of_cell(wildcards.model, wildcards.task, wildcards.localization)
+    return settings.for_selection(wildcards.localization)
 
 
 def edit_settings(wildcards):

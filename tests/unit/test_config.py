@@ -47,6 +47,19 @@ def test_the_schema_and_the_table_agree_with_the_models(monkeypatch):
     assert schema.stale() == []
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "sentence"),
+    [
+        ("localize.layers_of", {"tini": {}}, "localize.layers_of: unknown name 'tini' - did you mean 'tiny'"),
+        ("localize.layers_of.tiny", {"athlete": {}}, "localize.layers_of: unknown name 'athlete' - did you mean"),
+        ("localize.layers_of.tiny.athletes", {"random": {"mlps": [1]}}, "localize.layers_of: unknown name 'random'"),
+        ("localize.layers.fact-lookup.blocks", [{"mlps": [2]}], "given for 1 blocks, but tasks.athletes has none"),
+    ],
+)
+def test_layers_of_what_a_study_does_not_have_are_refused(key, value, sentence):
+    assert sentence in refusal(changed(key, value))
+
+
 MISTAKES = [  # key, value, what the sentence must name besides
     ("edti", {}, ["did you mean `edit`"]),
     ("edit.stps", 3, ["did you mean `steps`"]),
@@ -73,6 +86,7 @@ MISTAKES = [  # key, value, what the sentence must name besides
     ("localize.layers", {"base": {"mlps": [1]}}, ["before any edit"]),
     ("localize.layers.mine", {}, ["`mlps`, `attention` or `heads`"]),
     ("localize.layers.mine.mlp", [1], ["did you mean `mlps`"]),
+    ("localize.layers.mine", {"mlps": [1], "blocks": [{"mlps": [2]}]}, ["nothing may be given beside them"]),
     ("models.tiny.source", "hub:google/gemma-7b", ["must name a commit", "hub:OWNER/NAME@"]),
     ("text.path", "hub:some/text", ["must name a commit", "hub:OWNER/NAME@"]),
     ("text.path", "notes.txt", ["must end in .csv, .parquet"]),
@@ -356,7 +370,9 @@ def test_a_selection_sees_what_it_reads_alone():
     assert read("random", granularity="heads") != read("random")
     assert read("fact-lookup", paths={"rule": "threshold"}) != read("fact-lookup")
     assert read("fact-lookup", budget=0.5) == read("fact-lookup")
-    assert json.loads(read("mine", layers=layers)) == {"layers": {"mine": {"mlps": [1], "attention": [], "heads": []}}}
+    assert json.loads(read("mine", layers=layers)) == {
+        "layers": {"mine": {"mlps": [1], "attention": [], "heads": [], "blocks": []}}
+    }
     assert read("mine", layers=layers, seed=3) == read("mine", layers=layers)
 
 

@@ -65,6 +65,19 @@ def test_facts_keep_their_block_on_disk_and_without_blocks_nothing_changes(athle
     assert columns == [artifacts.FACT_COLUMNS, [*artifacts.FACT_COLUMNS, "block"]]
 
 
+def test_layers_given_for_each_block_are_those_of_its_facts(athletes):
+    layers = {"fact-lookup": {"blocks": [{"mlps": [0, 3]}, {"attention": [1]}]}}
+    settings = LocalizeSettings(layers=layers)
+    found = select_groups("fact-lookup", LAYOUT, settings, in_blocks(athletes))
+    assert [group.components for group in found.groups] == [
+        [Component(0, "mlp"), Component(3, "mlp")],
+        [Component(1, "attention")],
+    ]
+    assert set(found.components) == {Component(0, "mlp"), Component(3, "mlp"), Component(1, "attention")}
+    again = LocalizeSettings.model_validate_json(settings.for_selection("fact-lookup"))
+    assert select_groups("fact-lookup", LAYOUT, again, in_blocks(athletes)) == found
+
+
 # scores ---------------------------------------------------------------------------------------------------------
 
 

@@ -3,6 +3,8 @@
 import hashlib
 import os
 import re
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -22,14 +24,28 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return checkout.copy(tmp_path_factory.mktemp("fresh"))
 
 
+@pytest.fixture(scope="module")
+def plan(fresh: Path) -> Callable[[str], dict[str, int]]:
+    """The whole plan of one of our studies, made once, with every network out of reach."""
+
+    @cache
+    def planned(name: str) -> dict[str, int]:
+        with pytest.MonkeyPatch.context() as patch:
+            for variable in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"):
+                patch.setenv(variable, "http://127.0.0.1:9")
+            return checkout.planned(fresh, config=f"config/{name}")
+
+    return planned
+
+
 @pytest.mark.parametrize("name", STUDIES)
-def test_every_cell_of_a_study_is_edited_evaluated_and_attacked_once(fresh, name):
+def test_every_cell_of_a_study_is_edited_evaluated_and_attacked_once(plan, name):
     study = load_study(checkout.ROOT / "config" / name)
     places = len(layout.pairs(study))
     cells = places * len(study.localizations) * len(study.objectives)
-    jobs = checkout.planned(fresh, config=f"config/{name}")
-    jobs["edit"] = jobs.get("edit", 0) + jobs.get("edit_sequential", 0)
-    assert [jobs.get(rule, 0) for rule in ("edit", "evaluate", "attack")] == [cells, cells, cells * len(study.attacks)]
+    jobs = plan(name)
+    edits = jobs.get("edit", 0) + jobs.get("edit_sequential", 0)
+    assert [edits, jobs.get("evaluate", 0), jobs.get("attack", 0)] == [cells, cells, cells * len(study.attacks)]
     assert jobs["evaluate_base"] == places + len(layout.references(study))
     assert jobs["localize"] >= places * len(layout.localizers(study))
     assert jobs["select"] == places * len(layout.selections(study))
@@ -43,6 +59,25 @@ def test_both_sizes_of_the_papers_forget_sets_are_tasks_of_a_study(fresh):
     assert {published.kind(task) for task in study.tasks.values()} == {"sports-athlete", "counterfact"}
     jobs = checkout.planned(fresh, "fetch_all", config="config/sizes.yaml")
     assert (jobs["screen"], jobs["fetch_data"]) == (4, 3)
+
+
+def test_the_papers_main_grid_is_planned_without_its_models(plan):
+    """216 runs: nine localizations of three models' eight tasks (appendix A.6); no model is at hand, nor a network."""
+    runs = 0
+    for name in ("athletes", "full-sports", "counterfact", "sequential"):
+        jobs = plan(f"paper-{name}.yaml")
+        runs += jobs.get("edit", 0) + jobs.get("edit_sequential", 0)
+        assert jobs["fetch_model"] == 3
+    assert runs == 216
+
+
+def test_layers_by_hand_are_a_second_configuration_file(fresh):
+    files = ["config/paper-sequential.yaml", "config/layers/paper-sequential.yaml"]
+    target = "results/paper-sequential/gemma-7b/counterfact-4x16/selection/fact-lookup.json"
+    process = checkout.run(fresh, "snakemake", "-n", "-p", "--configfile", *files, "--", target)
+    assert process.returncode == 0, process.stdout + process.stderr
+    assert '"blocks":[{"mlps":[1,3,4,6,9,17,18,19]' in process.stdout
+    assert "mechunlearn score" not in process.stdout
 
 
 def test_the_papers_surgery_has_its_model_weights_and_steps(fresh):

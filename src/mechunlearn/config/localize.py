@@ -55,23 +55,43 @@ class PathSettings(Settings):
     threshold: float = Field(default=0.02, ge=0, description="The published threshold of `rule: threshold`.")
 
 
-class HandSettings(Settings):
-    """One localization given by hand: layers of MLPs and attention blocks, and heads as [layer, head]."""
+class PlaceSettings(Settings):
+    """What is edited, by hand: layers of MLPs and attention blocks, and heads as [layer, head]."""
 
     mlps: list[Layer] = Field(default=[], description="Layers whose MLPs are edited.")
     attention: list[Layer] = Field(default=[], description="Layers whose attention blocks are edited.")
     heads: list[tuple[Layer, Layer]] = Field(default=[], description="Single heads that are edited: [layer, head].")
 
     @model_validator(mode="after")
-    def _once(self) -> "HandSettings":
+    def _once(self) -> "PlaceSettings":
         for name, values in (("mlps", self.mlps), ("attention", self.attention), ("heads", self.heads)):
             if len(set(values)) != len(values):
                 raise ValueError(f"{name}: every entry may stand there once")
         if within := [[layer, head] for layer, head in self.heads if layer in self.attention]:
             raise ValueError(f"heads: {within} belong to attention blocks that are given whole")
-        if not (self.mlps or self.attention or self.heads):
+        given = bool(self.mlps or self.attention or self.heads)
+        if not given and not self.in_turn:
             raise ValueError("it needs `mlps`, `attention` or `heads`, such as `mlps: [2, 3]`")
+        if given and self.in_turn:
+            raise ValueError("`blocks` say what is edited in each block, so that nothing may be given beside them")
         return self
+
+    @property
+    def in_turn(self) -> "list[PlaceSettings]":
+        """What each block of a sequential task edits, where they differ."""
+        return []
+
+
+class HandSettings(PlaceSettings):
+    """One localization given by hand: layers of MLPs and attention blocks, and heads as [layer, head]."""
+
+    blocks: list[PlaceSettings] = Field(
+        default=[], description="Instead of these, in a task with `blocks`: the same for each block in turn."
+    )
+
+    @property
+    def in_turn(self) -> list[PlaceSettings]:
+        return self.blocks
 
 
 # What each localizer reads besides `seed` and `repeats`.
@@ -120,6 +140,10 @@ class LocalizeSettings(Settings):
         description="Localizations given by hand, by name: new ones, or one of ours such as fact-lookup instead of "
         "its rule.",
     )
+    layers_of: dict[str, dict[str, dict[str, HandSettings]]] = Field(
+        default={},
+        description="The same for single models and tasks, MODEL: {TASK: {LOCALIZATION: ...}}; before `layers`.",
+    )
     lookup: Literal["auto", "probes", "path-patching"] = Field(
         default="auto",
         description="How fact lookup finds its MLPs. `auto`: by probes where the facts have one relation and each "
@@ -159,6 +183,19 @@ class LocalizeSettings(Settings):
     def follows_lookup(self, localization: str) -> bool:
         """Does fact lookup's selection set its budget?"""
         return self.budget == "fact-lookup" and self.budgeted(localization)
+
+    def of_cell(self, model: str, task: str, localization: str) -> "LocalizeSettings":
+        """The settings by which a localization of a model and task is selected: its own `layers_of` among `layers`."""
+        own = self.layers_of.get(model, {}).get(task, {}).get(localization)
+        return self.model_copy(update={"layers": {**self.layers, localization: own}}) if own else self
+
+    def of_block(self, block: int) -> "LocalizeSettings":
+        """The settings by which one block of a sequential task is selected, 1 the first; 0 stands for no blocks."""
+        layers = {
+            name: HandSettings(**places.blocks[block - 1].model_dump()) if block and places.blocks else places
+            for name, places in self.layers.items()
+        }
+        return self.model_copy(update={"seed": self.seed + max(block - 1, 0), "layers": layers})
 
     def runs(self) -> "list[LocalizeSettings]":
         """The settings of each run of a localizer: the same but for the seed."""

@@ -1,5 +1,6 @@
 """The whole study."""
 
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -138,6 +139,22 @@ class Study(Settings):
         return self.edit.for_cell(objective, localization, swept.model_dump(exclude_none=True))
 
     @model_validator(mode="after")
+    def _layers_fit(self) -> "Study":
+        levels = (list(self.models), list(self.tasks), list(dict.fromkeys(["fact-lookup", *self.localizations])))
+        for depth, known in enumerate(levels):
+            for name in self._named(self.localize.layers_of, depth):
+                if name not in known:
+                    raise ValueError(f"localize.layers_of: {unknown(name, known)}")
+        for model, (task, settings), name in product(self.models, self.tasks.items(), levels[-1]):
+            given = self.localize.of_cell(model, task, name).layers.get(name)
+            if given and given.blocks and len(given.blocks) != settings.blocks:
+                raise ValueError(
+                    f"the layers of {name} are given for {len(given.blocks)} blocks, but tasks.{task} has "
+                    f"{settings.blocks or 'none'}"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _swept_fits(self) -> "Study":
         if self.swept is None:
             return self
@@ -168,9 +185,9 @@ class Study(Settings):
         return self
 
     @staticmethod
-    def _named(swept: Swept, depth: int) -> list[str]:
-        """The names that stand so deep in a swept file."""
-        levels: list[dict[str, Any]] = [swept]
+    def _named(nested: dict[str, Any], depth: int) -> list[str]:
+        """The names that stand so deep in a nested mapping."""
+        levels = [nested]
         for _ in range(depth):
             levels = [inner for level in levels for inner in level.values()]
         return list(dict.fromkeys(name for level in levels for name in level))

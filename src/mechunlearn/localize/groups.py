@@ -41,8 +41,7 @@ def select_groups(
                 assert found is not None
                 groups += _by_fact(layout, found, ids, block)
             else:
-                rules = settings.model_copy(update={"seed": settings.seed + max(block - 1, 0)})
-                part = select(localization, layout, rules, found, _of_block(lookup, block))
+                part = select(localization, layout, settings.of_block(block), found, _of_block(lookup, block))
                 groups.append(Group(ids, part.components, part.parameters, block))
         except FactError as error:
             raise FactError(f"block {block}: {error}" if block else str(error)) from None
