@@ -1,5 +1,6 @@
 """The project's own papers agree with each other: lock, environments, links, commands."""
 
+import hashlib
 import re
 import tomllib
 from itertools import chain
@@ -18,7 +19,8 @@ LOCK = [
     if line and not line.startswith("#")
 ]
 PINS = {canonicalize_name(pin.name): str(pin.specifier).removeprefix("==") for pin in reversed(LOCK)}
-PAGES = [ROOT / "README.md", ROOT / "config/README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "config/README.md")]
+PAGES += sorted((ROOT / "docs").glob("*.md"))
 
 
 def test_the_lock_pins_exactly_and_names_no_place():
@@ -63,3 +65,36 @@ def test_makefile_has_at_most_ten_targets_each_with_a_line_of_help():
 
 def test_the_snakefile_stays_a_table_of_contents():
     assert len((ROOT / "Snakefile").read_text().splitlines()) < 60
+
+
+def test_the_licence_is_apache_2_word_by_word():
+    text = (ROOT / "LICENSE").read_bytes()
+    assert PROJECT["license"] == "Apache-2.0"
+    assert hashlib.sha256(text).hexdigest() == "cfc7749b96f63bd31c3c42b5c471bf756814053e847c10f3eb003417bc523d30"
+
+
+# Of the Citation File Format 1.2.0: what an entry must have, and all it may have of what we could want.
+CITED = {"type", "title", "authors"}
+MAY = {"year", "collection-title", "collection-type", "conference", "volume", "start", "end", "url", "identifiers"}
+MAY |= {"journal", "doi"}
+
+
+def test_the_citation_file_is_valid_and_cites_both_papers():
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert cited["cff-version"] == "1.2.0"
+    assert cited["version"] == PROJECT["version"]
+    assert cited["license"] == PROJECT["license"]
+    own = {"cff-version", "message", "type", "title", "abstract", "version", "license", "authors", "keywords"}
+    assert set(cited) == {*own, "references"}
+    for entry in (cited, *cited["references"]):
+        assert entry["authors"]
+        for person in entry["authors"]:
+            assert set(person) in ({"name"}, {"family-names", "given-names"})
+    for entry in cited["references"]:
+        assert CITED <= set(entry) <= CITED | MAY
+        assert entry["type"] in ("article", "conference-paper")
+        assert isinstance(entry["year"], int)
+        assert entry["url"].startswith("https://")
+        assert all(set(each) == {"type", "value", "description"} for each in entry["identifiers"])
+    papers = {each["value"] for entry in cited["references"] for each in entry["identifiers"]}
+    assert papers == {"arXiv:2410.12949", "arXiv:2409.13054"}
