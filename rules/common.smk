@@ -21,6 +21,7 @@ except UserError as error:
 
 HOME = "results/{study}/{model}/{task}"
 TEXT = layout.text_file(STUDY)
+LOCALIZERS = registry.localizers(STUDY.localize.plugins)
 ASKS = sorted({registry.methods("elicitation")[name] for name in STUDY.evaluate.elicitations})
 
 
@@ -42,7 +43,7 @@ wildcard_constraints:
     task="|".join(STUDY.tasks),
     localization="|".join(map(re.escape, dict.fromkeys([*layout.selections(STUDY), *registry.localizations()]))),
     objective="|".join(registry.edits()),
-    localizer="|".join(registry.methods("localizer")),
+    localizer="|".join(map(re.escape, LOCALIZERS)),
     attack="|".join(registry.methods("attack")),
     figure="|".join(registry.methods("figure")),
 
@@ -53,7 +54,7 @@ def sources(*modules):
 
 
 def localizer_sources(wildcards):
-    return sources("mechunlearn.localize.score", registry.methods("localizer")[wildcards.localizer], *ASKS)
+    return sources("mechunlearn.localize.score", LOCALIZERS[wildcards.localizer], *ASKS)
 
 
 def edit_sources(wildcards):

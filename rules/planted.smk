@@ -7,7 +7,7 @@ rule planted:
             f"{layout.home(STUDY.study, model, task)}/scores/{localizer}.parquet"
             for model, task in layout.pairs(STUDY)
             if model in PLANTED
-            for localizer in registry.methods("localizer")
+            for localizer in LOCALIZERS
         ],
         code=sources("mechunlearn.localize.ranks", "mechunlearn.figures.planted"),
     output:

@@ -2,9 +2,11 @@
 
 A method is a function under one decorator: `@localizer("causal-tracing")`, `@objective("inject")`,
 `@closed_form("rome")`, `@attack("relearn")`, `@elicitation("completion")`. The names are read from the source files, so
-that the workflow can check a configuration and find each method's own source file without importing torch.
+that the workflow can check a configuration and find each method's own source file without importing torch. Localizers
+may also lie in a user's own files, outside the package, which a study names (`localize.plugins`).
 
 methods         name -> module, for one kind
+localizers      the same for localizers, those of a user's own files included
 edits           the same for objectives and closed forms together
 localizations   every localization there is, but for further draws and those given by hand
 baseline        the baseline that a name means, `random-2` being another draw of `random`
@@ -20,6 +22,7 @@ sources         a module's file and every file of the package that it imports, d
 import ast
 import os
 import re
+import runpy
 from collections.abc import Callable, Iterable
 from functools import cache
 from importlib import import_module
@@ -95,20 +98,53 @@ def edits() -> dict[str, str]:
 @cache
 def methods(kind: str) -> dict[str, str]:
     """Name -> module of every method of a kind, read from the decorators in the source."""
-    found: dict[str, str] = {}
-    for file in sorted((PACKAGE / ROOMS[kind]).glob("*.py")):
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            if not isinstance(node, ast.FunctionDef):
-                continue
-            for mark in node.decorator_list:
-                if isinstance(mark, ast.Call) and isinstance(mark.func, ast.Name) and mark.func.id == kind:
-                    found[ast.literal_eval(mark.args[0])] = f"mechunlearn.{ROOMS[kind]}.{file.stem}"
+    return {
+        name: f"{PACKAGE.name}.{ROOMS[kind]}.{file.stem}"
+        for file in sorted((PACKAGE / ROOMS[kind]).glob("*.py"))
+        for name in _decorated(file, kind)
+    }
+
+
+def _decorated(file: Path, kind: str) -> list[str]:
+    """The names under which a file registers functions. Raises OSError, SyntaxError or ValueError."""
+    return [
+        ast.literal_eval(mark.args[0])
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef)
+        for mark in node.decorator_list
+        if isinstance(mark, ast.Call) and isinstance(mark.func, ast.Name) and mark.func.id == kind
+    ]
+
+
+def localizers(plugins: Iterable[str] = ()) -> dict[str, str]:
+    """Name -> module of every localizer; of those in a user's own files, name -> path.
+
+    Raises ValueError where a file is not one of Python with a localizer in it, or takes a name that is not free.
+    """
+    found = dict(methods("localizer"))
+    for path in plugins:
+        try:
+            names = _decorated(Path(path), "localizer") if path.endswith(".py") else []
+        except OSError:
+            raise ValueError(f"{path!r}: there is no such file") from None
+        except (SyntaxError, ValueError) as error:
+            raise ValueError(f"{path!r} is not Python: {error}") from None
+        if not names:
+            raise ValueError(f'{path!r}: it must be a .py file with a function under `@localizer("NAME")`')
+        for name in names:
+            if name in found or baseline(name) or name == "base" or name.endswith(("-mlps", "-per-fact")):
+                raise ValueError(
+                    f"{path!r}: {name!r} is taken, or ends in -mlps or -per-fact, which are made from names"
+                )
+            if not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", name):
+                raise ValueError(f"{path!r}: a name may hold a-z, 0-9, `.` and `-`, which {name!r} does not keep to")
+            found[name] = path
     return found
 
 
-def localizations() -> list[str]:
+def localizations(plugins: Iterable[str] = ()) -> list[str]:
     """Fact lookup, every other localizer over all components and over MLPs only, and the baselines."""
-    ranked = [name for name in sorted(methods("localizer")) if name != "fact-lookup"]
+    ranked = [name for name in sorted(localizers(plugins)) if name != "fact-lookup"]
     forms = [(name,) if name in MLP_LOCALIZERS else (name, f"{name}-mlps") for name in ranked]
     return ["fact-lookup", PER_FACT, *(name for names in forms for name in names), *BASELINES]
 
@@ -148,9 +184,13 @@ def ordered(names: Iterable[str]) -> list[str]:
     return sorted(names, key=place)
 
 
-def load(kind: str, name: str) -> Callable[..., Any]:
+def load(kind: str, name: str, plugins: Iterable[str] = ()) -> Callable[..., Any]:
     """Import a method and return its function."""
-    import_module(methods(kind)[name])
+    module = localizers(plugins)[name] if kind == "localizer" else methods(kind)[name]
+    if module.endswith(".py"):
+        runpy.run_path(module)
+    else:
+        import_module(module)
     return _registered[kind, name]
 
 
@@ -173,7 +213,7 @@ def benchmarks(folder: str = "") -> frozenset[str]:
 
 @cache
 def sources(*modules: str) -> list[str]:
-    """The files of modules and of all they import from this package, as paths; the workflow's code inputs.
+    """The files of modules (or files) and of all they import from this package, as paths; the workflow's code inputs.
 
     Snakemake does not see what a command imports, so every rule lists these files as inputs. CARRIERS are left
     out: they only carry names and settings, and settings reach a job as its parameters.
@@ -188,6 +228,8 @@ def sources(*modules: str) -> list[str]:
 
 
 def _file(module: str) -> Path | None:
+    if module.endswith(".py"):
+        return Path(module)
     if module.split(".")[0] != PACKAGE.name:
         return None
     path = PACKAGE.joinpath(*module.split(".")[1:])

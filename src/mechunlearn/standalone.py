@@ -41,7 +41,8 @@ def localize(
     from mechunlearn.models.loading import fastest, load
     from mechunlearn.models.sources import fetch, locate
 
-    names = [*(name for name in registry.localizations() if name != registry.PER_FACT), *settings.layers]
+    every_name = registry.localizations(settings.plugins)
+    names = [*(name for name in every_name if name != registry.PER_FACT), *settings.layers]
     if localization not in names and not registry.baseline(localization):
         raise ConfigError(f"--method: {unknown(localization, names)}")
     manifest = Path(model)

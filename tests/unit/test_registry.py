@@ -60,6 +60,54 @@ def test_the_papers_nine_localizations_are_there():
     assert {name for name in nine if not registry.budgeted(name)} == {"fact-lookup", "all-mlps", "nonlocalized"}
 
 
+PLUGIN = """
+from mechunlearn.errors import ConfigError
+from mechunlearn.registry import localizer
+
+@localizer("NAME")
+def mine(model, facts, settings):
+    return "scored"
+"""
+
+
+def test_a_localizer_may_lie_in_a_file_of_ones_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("my own.py").write_text(PLUGIN.replace("NAME", "mine-2"))
+    plugins = ["my own.py"]
+    assert registry.localizers(plugins) == {**registry.methods("localizer"), "mine-2": "my own.py"}
+    assert {"mine-2", "mine-2-mlps"} == set(registry.localizations(plugins)) - set(registry.localizations())
+    assert registry.load("localizer", "mine-2", plugins)(None, [], None) == "scored"
+    assert registry.sources("my own.py") == ["my own.py"]  # what it imports here is of CARRIERS
+    assert "mine-2" not in registry.methods("localizer")
+    settings = LocalizeSettings(plugins=plugins)
+    assert '"plugins":["my own.py"]' in settings.for_localizer("mine-2")
+    assert "plugins" not in settings.for_localizer("causal-tracing")
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "sentence"),
+    [
+        ("none.py", None, "no such file"),
+        ("mine.txt", PLUGIN, "must be a .py file"),
+        ("mine.py", "def f(): pass", "with a function under"),
+        ("mine.py", "def f(:", "is not Python"),
+        ("mine.py", PLUGIN.replace("NAME", "fact-lookup"), "is taken"),
+        ("mine.py", PLUGIN.replace("NAME", "random-2"), "is taken"),
+        ("mine.py", PLUGIN.replace("NAME", "mine-mlps"), "ends in -mlps"),
+        ("mine.py", PLUGIN.replace("NAME", "../mine"), "a name may hold"),
+        ("mine.py", PLUGIN.replace("NAME", "Mine"), "a name may hold"),
+    ],
+)
+def test_a_file_without_a_usable_localizer_is_refused_in_a_sentence(tmp_path, monkeypatch, file, text, sentence):
+    monkeypatch.chdir(tmp_path)
+    if text is not None:
+        Path(file).write_text(text)
+    with pytest.raises(ValueError, match=sentence):
+        registry.localizers([file])
+    with pytest.raises(ValueError, match=file):
+        LocalizeSettings(plugins=[file])
+
+
 @pytest.mark.parametrize("name", ["random-2", "random-10", "random-mlps-2", "random-mlps-37"])
 def test_further_draws_are_baselines(name):
     family = "random-mlps" if "mlps" in name else "random"

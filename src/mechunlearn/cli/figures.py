@@ -62,7 +62,7 @@ def planted(
     for model, task in pairs(study):
         if where := study.models[model].planted:
             folder = home(study.study, model, task) / "scores"
-            paths = {name: folder / f"{name}.parquet" for name in registry.methods("localizer")}
+            paths = {name: folder / f"{name}.parquet" for name in registry.localizers(study.localize.plugins)}
             scores = {name: artifacts.read_table(path, artifacts.SCORE_COLUMNS) for name, path in paths.items()}
             found.append((model, task, where[1], scores))
     style.save(planted.draw(write_planted(out, found)), figure)

@@ -144,6 +144,10 @@ class LocalizeSettings(Settings):
         default={},
         description="The same for single models and tasks, MODEL: {TASK: {LOCALIZATION: ...}}; before `layers`.",
     )
+    plugins: list[str] = Field(
+        default=[],
+        description="Python files with localizers of your own, such as `mine.py` (docs/adding-a-localization.md).",
+    )
     lookup: Literal["auto", "probes", "path-patching"] = Field(
         default="auto",
         description="How fact lookup finds its MLPs. `auto`: by probes where the facts have one relation and each "
@@ -160,6 +164,12 @@ class LocalizeSettings(Settings):
         "their stability compares the runs.",
     )
     seed: int = Field(default=0, ge=0, description="Seed of noise, folds and random draws; the first run's of several.")
+
+    @field_validator("plugins")
+    @classmethod
+    def _localizers(cls, plugins: list[str]) -> list[str]:
+        registry.localizers(plugins)
+        return plugins
 
     @field_validator("layers")
     @classmethod
@@ -203,7 +213,8 @@ class LocalizeSettings(Settings):
 
     def for_localizer(self, name: str) -> str:
         """JSON of what one localizer reads, so that another's settings never rerun it."""
-        everything = dict.fromkeys(("lookup", "probes", "tracing", "attribution", "paths", "protocol"), True)
+        blocks = ("lookup", "probes", "tracing", "attribution", "paths", "protocol", "plugins")
+        everything = dict.fromkeys(blocks, True)
         shared = {"facts": True, "seed": True, "repeats": True}
         return self.model_dump_json(include={**READS.get(name, everything), **shared})
 

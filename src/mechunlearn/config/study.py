@@ -160,7 +160,7 @@ class Study(Settings):
             return self
         self._swept = read_swept(self.swept)
         draws = [name for name in self._named(self._swept, 2) if registry.baseline(name)]
-        places = [*registry.localizations(), *draws, *self.localize.layers]
+        places = [*registry.localizations(self.localize.plugins), *draws, *self.localize.layers]
         levels = (list(self.models), list(self.tasks), places, sorted(registry.methods("objective")))
         for depth, known in enumerate(levels):
             for name in self._named(self._swept, depth):
@@ -243,7 +243,7 @@ class Study(Settings):
         }
         trained = [name for each in rates.values() for name in each]
         draws = [name for name in [*self.localizations, *trained] if registry.baseline(name)]
-        own = list(dict.fromkeys([*registry.localizations(), *draws, *self.localize.layers]))
+        own = list(dict.fromkeys([*registry.localizations(self.localize.plugins), *draws, *self.localize.layers]))
         for key, values, known in [
             ("localizations", self.localizations, own),
             ("objectives", self.objectives, objectives),

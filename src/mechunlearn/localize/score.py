@@ -21,7 +21,7 @@ def score(model: Model, facts: Sequence[Fact], localizer: str, settings: Localiz
     Where the facts have blocks, each block is scored by itself and the scores have a further column `block`. Raises
     FactError where only facts to edit are to be seen and there are none.
     """
-    function, own = registry.load("localizer", localizer), trained(facts)
+    function, own = registry.load("localizer", localizer, settings.plugins), trained(facts)
     blocks = sorted({fact.block for fact in own if fact.block})
     if settings.facts == "forget" and not own:
         raise FactError("localize.facts is forget, but none of these facts is to be forgotten; allowed here: known.")
