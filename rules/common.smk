@@ -34,16 +34,16 @@ WHOLE = [name for name, model in STUDY.models.items() if model.base is None]
 
 def one_of(names):
     """A wildcard's constraint: these names; nothing where there are none."""
-    return "|".join(names) or "(?!)"
+    return "|".join(map(re.escape, names)) or "(?!)"
 
 
 wildcard_constraints:
-    study=STUDY.study,
-    model="|".join(STUDY.models),
-    task="|".join(STUDY.tasks),
-    localization="|".join(map(re.escape, dict.fromkeys([*layout.selections(STUDY), *registry.localizations()]))),
+    study=re.escape(STUDY.study),
+    model=one_of(STUDY.models),
+    task=one_of(STUDY.tasks),
+    localization=one_of(dict.fromkeys([*layout.selections(STUDY), *registry.localizations()])),
     objective="|".join(registry.edits()),
-    localizer="|".join(map(re.escape, LOCALIZERS)),
+    localizer=one_of(LOCALIZERS),
     attack="|".join(registry.methods("attack")),
     figure="|".join(registry.methods("figure")),
 

@@ -63,9 +63,31 @@ def test_a_package_that_is_not_installed_is_named(tmp_path):
     refused(fetch(tmp_path, source="package:no-such-model"), "package:no-such-model is not installed", "make setup")
 
 
+def test_tokens_stand_in_no_message_and_in_no_file(tmp_path, monkeypatch, write_model):
+    """Neither where a hub cannot be reached, nor in the manifest of what was fetched, nor in a plan."""
+    token = "hf_" + "SeCrEt" * 6
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "WANDB_API_KEY", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, token)
+    monkeypatch.setenv("HF_ENDPOINT", f"http://{token}@127.0.0.1:9")
+    unreachable = fetch(tmp_path, source="hub:google/gemma-7b@" + "0" * 40)
+    refused(unreachable, "cannot be reached from here")
+    write_model("llama", tmp_path / "llama")
+    fetched = fetch(tmp_path, source=f"path:{tmp_path / 'llama'}", dtype="float32")
+    assert fetched.returncode == 0, fetched.stderr
+    planned = checkout.snakemake(checkout.copy(tmp_path / "copy"), "-n", "-p")
+    assert planned.returncode == 0, planned.stderr
+    for process in (unreachable, fetched, planned):
+        assert token not in process.stdout + process.stderr
+    written = [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix in ("", ".json", ".log", ".tsv")]
+    assert written
+    assert not [path for path in written if token.encode() in path.read_bytes()]
+
+
 def test_a_folder_that_is_no_model_is_refused(tmp_path):
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "pytorch_model.bin").write_bytes(b"pickle")
+    refused(fetch(tmp_path, source=f"path:{tmp_path / 'folder'}"), "pytorch_model.bin", "can run code", "refused")
+    (tmp_path / "folder" / "pytorch_model.bin").unlink()
     refused(fetch(tmp_path, source=f"path:{tmp_path / 'folder'}"), "config.json and *.safetensors are needed")
 
 

@@ -1,8 +1,10 @@
 """Loading models: how prompts begin, where subjects stand, and what is refused."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import huggingface_hub
@@ -10,6 +12,7 @@ import pytest
 import torch
 from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
 
+import mechunlearn
 from mechunlearn.config import ModelSettings
 from mechunlearn.errors import ArtifactError, FactError, SourceError
 from mechunlearn.facts import Prompt
@@ -143,6 +146,39 @@ def test_pickled_weights_are_refused(copied, tmp_path):
     with pytest.raises(SourceError, match="pickled weights are refused"):
         fetch(ModelSettings(source=f"path:{folder}"), tmp_path / "model.json")
     assert not (tmp_path / "model.json").exists()
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "optimizer.pt", "weights.pth", "state.pkl"])
+def test_pickles_beside_safetensors_are_refused_with_the_reason(copied, tmp_path, name):
+    _, folder = copied
+    (folder / name).write_bytes(b"")
+    with pytest.raises(SourceError, match=rf"pickled files \({name}\), which can run code"):
+        fetch(ModelSettings(source=f"path:{folder}"), tmp_path / "model.json")
+    assert not (tmp_path / "model.json").exists()
+
+
+@pytest.mark.parametrize("file", ["modeling_mine.py", "config.json", "tokenizer_config.json"])
+def test_a_folder_with_code_of_its_own_is_refused_with_the_reason(copied, tmp_path, file):
+    _, folder = copied
+    ran = tmp_path / "ran"
+    if file.endswith(".py"):
+        (folder / file).write_text(f"open({str(ran)!r}, 'w')")
+    else:
+        values = json.loads((folder / file).read_text())
+        own = {"auto_map": {"AutoModelForCausalLM": "modeling_mine.Mine"}}
+        (folder / file).write_text(json.dumps({**values, **own}))
+    with pytest.raises(
+        SourceError, match=rf"code of its own \(.*{file}.*\), and code from a model folder is never run"
+    ):
+        fetch(ModelSettings(source=f"path:{folder}"), tmp_path / "model.json")
+    assert not ran.exists()
+    assert not (tmp_path / "model.json").exists()
+
+
+def test_no_loading_trusts_remote_code():
+    source = "\n".join(path.read_text() for path in Path(mechunlearn.__file__).parent.rglob("*.py"))
+    assert "trust_remote_code=True" not in source
+    assert not re.search(r"import (pickle|joblib|dill)|torch\.load\(|weights_only=False", source)
 
 
 def test_a_missing_shard_is_refused(copied, tmp_path):

@@ -9,6 +9,7 @@ import sys
 
 import typer
 
+from mechunlearn import secrets
 from mechunlearn.cli import attack, edit, evaluate, fetch, figures, localize, mask, report, sweep, workflow
 from mechunlearn.errors import UserError
 
@@ -24,6 +25,7 @@ for phase in (fetch, localize, edit, mask, evaluate, attack, sweep, workflow, fi
 
 def main() -> None:
     """Run the command line; a UserError is one sentence on stderr and exit code 1."""
+    secrets.hide()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
     # transformers imports torchao, which warns of each of its kernels that is made for another machine.
     for name in ("torchao", "torch.utils._pytree"):

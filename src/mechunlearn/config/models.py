@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import Field, field_validator
 
-from mechunlearn.config.settings import Format, LearningRate, Settings, Texts, TextTokens
+from mechunlearn.config.settings import PART, Format, LearningRate, Settings, Texts, TextTokens
 
 People = Annotated[int, Field(ge=2)]
 
@@ -31,8 +31,12 @@ class ModelSettings(Settings):
     @field_validator("source")
     @classmethod
     def _pinned(cls, source: str) -> str:
-        if source.startswith("hub:") and not re.fullmatch(r"hub:[^@]+@[0-9a-f]{40}", source):
+        if source.startswith("hub:") and not re.fullmatch(rf"hub:{PART}/{PART}@[0-9a-f]{{40}}", source, re.ASCII):
             raise ValueError("a hub source must name a commit: `hub:OWNER/NAME@` and 40 hexadecimal digits")
+        if source.startswith("package:") and not re.fullmatch(r"package:[A-Za-z0-9][A-Za-z0-9_-]*", source):
+            raise ValueError(
+                "a package source must name a package of PyPI: `package:NAME`, of letters, digits, - and _"
+            )
         if source.startswith("planted:") and not re.fullmatch(r"planted:[^@]+@\d+", source):
             raise ValueError("a planted source must name a model and a layer: `planted:MODEL@3`")
         if source.startswith("trained:") and not re.fullmatch(r"trained:[^@]+@(pre|baseline)", source):

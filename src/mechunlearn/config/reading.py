@@ -63,7 +63,7 @@ def _key(location: tuple[int | str, ...]) -> str:
             parts[-1] += f"[{part}]"
         elif "[" not in part and not part.startswith(("constrained", "literal")) and part not in ("float", "int"):
             parts.append(part)
-    return ".".join(parts)
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in ".".join(parts))
 
 
 def _siblings(location: tuple[int | str, ...]) -> list[str]:

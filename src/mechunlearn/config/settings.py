@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 NAME = r"^[a-z0-9][a-z0-9.-]*$"
-Name = Annotated[str, Field(pattern=NAME)]
+Name = Annotated[str, Field(pattern=NAME, max_length=60)]
 Format = Literal["bfloat16", "float16", "float32"]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Layer = Annotated[int, Field(ge=0)]
@@ -23,7 +23,8 @@ def _ascending(numbers: list[int]) -> list[int]:
 
 
 Ascending = Annotated[list[int], AfterValidator(_ascending)]
-HUB_ROWS = re.compile(r"hub:([\w.-]+/[\w.-]+)@([0-9a-f]{40}):([\w.-]+)")  # repository, revision, split
+PART = r"[A-Za-z0-9_][\w.-]*"  # of a hub's address: it becomes a folder, so that it must not begin with a dot
+HUB_ROWS = re.compile(rf"hub:({PART}/{PART})@([0-9a-f]{{40}}):({PART})", re.ASCII)  # repository, revision, split
 
 ROWS = (".csv", ".parquet", ".json", ".jsonl", ".jsonl.zst")  # files of rows
 

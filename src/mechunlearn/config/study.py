@@ -106,6 +106,22 @@ class Study(Settings):
         return self
 
     @model_validator(mode="after")
+    def _names_stay_apart(self) -> "Study":
+        """Logs and timings are named by model, task, attack, localization and objective with `-` between them."""
+        for attacks in ([""], self.attacks):
+            joined: dict[tuple[int, str], tuple[str, ...]] = {}
+            for names in product(self.models, self.tasks, attacks, self.localizations, self.objectives or [""]):
+                for cell in (names, names[:2]):
+                    other = joined.setdefault((len(cell), "-".join(filter(None, cell))), cell)
+                    if other != cell:
+                        raise ValueError(
+                            f"models, tasks, localizations: {' with '.join(filter(None, other))} and "
+                            f"{' with '.join(filter(None, cell))} give the same name, {'-'.join(filter(None, cell))}; "
+                            "one of them needs another"
+                        )
+        return self
+
+    @model_validator(mode="after")
     def _enough_text(self) -> "Study":
         if self.text.path and self.evaluate.texts >= self.text.passages:
             raise ValueError(

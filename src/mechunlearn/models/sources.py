@@ -26,6 +26,7 @@ from mechunlearn.errors import ArtifactError, SourceError
 
 DELTA = "delta.safetensors"
 PATTERNS = ("*.safetensors", "*.json", "*.model", "NOTICE*", "LICENSE*")
+PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".joblib")
 GEMMA_NOTICE = (
     "Gemma is provided under and subject to the Gemma Terms of Use found at ai.google.dev/gemma/terms\n"
     "These weights were dequantised from a GGUF file; they are not to be redistributed without these terms.\n"
@@ -91,6 +92,8 @@ def locate(name: str) -> str:
 
 def describe(folder: Path, settings: ModelSettings) -> Manifest:
     """Hash every file of a model folder. Raises SourceError where it is not a Hugging Face safetensors model."""
+    if settings.source.startswith("path:"):
+        _refuse_code(folder)
     paths = sorted({path for pattern in PATTERNS for path in folder.glob(pattern) if path.is_file()})
     names = {path.name for path in paths}
     if "config.json" not in names or not any(name.endswith(".safetensors") for name in names):
@@ -108,6 +111,29 @@ def describe(folder: Path, settings: ModelSettings) -> Manifest:
     weights = "".join(f"{name} {files[name]['sha256']}\n" for name in sorted(names) if name.endswith(".safetensors"))
     digest = hashlib.sha256(weights.encode()).hexdigest()
     return Manifest(settings.source, str(folder), settings.dtype, digest, files)
+
+
+def _refuse_code(folder: Path) -> None:
+    """Raise SourceError for a folder that holds what could run code when it is loaded.
+
+    We would read none of it. But who names such a folder may expect that it is used, and another program that is
+    pointed at it would run it. Of a hub's repository only the files in PATTERNS are ever brought here.
+    """
+    names = sorted(path.name for path in folder.iterdir() if path.is_file())
+    if pickles := [name for name in names if name.endswith(PICKLED)]:
+        raise SourceError(
+            f"{folder} holds pickled files ({', '.join(pickles[:3])}), which can run code when they are loaded: pickled "
+            "weights are refused. Give a folder with *.safetensors alone."
+        )
+    code = [name for name in names if name.endswith(".py")]
+    for name in ("config.json", "tokenizer_config.json"):
+        if name in names and "auto_map" in read_json(folder / name):
+            code.append(f"auto_map in {name}")
+    if code:
+        raise SourceError(
+            f"{folder} holds code of its own ({', '.join(code[:3])}), and code from a model folder is never run. Where "
+            "transformers knows the architecture without it, give a copy of the folder that lacks it."
+        )
 
 
 def read_manifest(path: str | Path) -> Manifest:
