@@ -341,7 +341,8 @@ for model, task in cells:
             f"training runs: there {'is one seed' if len(study.seeds) == 1 else f'are {len(study.seeds)} seeds'}."
         )
 for model, task in [*shown, *[pair for pair in cells if pair[0] in hidden][:1]]:  # planted models saw as many
-    localizers = registry.ordered(registry.localizers(study.localize.plugins)) if model in hidden else layout.localizers(study)
+    every = registry.ordered(registry.localizers(study.localize.plugins))
+    localizers = every if model in hidden else layout.localizers(study)
     seen = tables.facts_seen(layout.home(study.study, model, task), localizers)
     limits.append(f"How many facts each method saw ({model}, {task}): {seen}.")
 missing = [name for name in registry.localizations(study.localize.plugins) if name not in study.localizations]

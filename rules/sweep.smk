@@ -142,7 +142,7 @@ rule sweep_trial:
             --objective {wildcards.objective:q} \
             --edit {params.edit:q} \
             --parameter {wildcards.parameter:q} \
-            --value {wildcards.value} \
+            --value {wildcards.value:q} \
             --base {input.base:q} \
             --gate {params.gate} \
             --settings {params.settings:q} \

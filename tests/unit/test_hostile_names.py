@@ -37,7 +37,6 @@ def named(study="small", model="tiny", task="athletes", hand="mine"):
         "localizations": ["fact-lookup", hand],
         "localize": {"layers": {hand: {"mlps": [1]}}},
         "masking": {"localizations": [hand]},
-        "cells": {hand: {"localizations": [hand], "steps": 3}},
     }
 
 
@@ -82,7 +81,7 @@ def test_no_two_cells_share_a_log(names):
     values = named()
     values["models"] = {name: {"source": "path:x"} for name in models}
     values["tasks"] = {name: {"facts": "sports", "forget": 4} for name in tasks}
-    values |= {"localizations": list(hands), "masking": {}, "cells": {}}
+    values |= {"localizations": list(hands), "masking": {}}
     values["localize"] = {"layers": {name: {"mlps": [1]} for name in hands}}
     if (study := accepted(values)) is not None:
         for names in ((models, tasks), (models, tasks, hands, ["inject"]), (models, tasks, study.attacks, hands)):

@@ -54,12 +54,13 @@ def test_commands_on_pages_exist():
             assert not word.startswith("config/") or "my-study" in word or (ROOT / word).exists(), command
 
 
-def test_aligned_lines_of_a_docstring_become_a_list():
+def test_the_site_lists_aligned_lines_and_links_to_its_own_pages_alone():
     pytest.importorskip("griffe", reason="the site's libraries are not installed (pip install '.[docs]')")
-    place = importlib.util.spec_from_file_location("aligned_lists", ROOT / "docs/aligned_lists.py")
+    place = importlib.util.spec_from_file_location("site_parts", ROOT / "docs/site_parts.py")
     module = importlib.util.module_from_spec(place)
     place.loader.exec_module(module)
     text = "What.\n\nselect   a name -> b\nfill, rank   the rest,\n             in order\nAnd this."
     html = "What.\n\n- `select`: a name -> b\n- `fill, rank`: the rest,\n  in order\n\nAnd this."
     assert module.as_lists(text) == html
+    assert module.on_page_markdown("[a](../b.py) [c](d.md)") == "a [c](d.md)"
     assert module.as_lists("One sentence.\n\n    code  of two columns") == "One sentence.\n\n    code  of two columns"

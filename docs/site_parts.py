@@ -1,10 +1,20 @@
-"""For the site (mkdocs.yml): aligned lines of a docstring, like `select   a name -> Selection`, become a list."""
+"""What the site (mkdocs.yml) makes of our pages and docstrings.
+
+on_page_markdown   a link to a file outside docs/ becomes the file's name: the site does not hold it
+AlignedLists       aligned lines of a docstring, like those here, become a list
+"""
 
 import re
 
 import griffe
 
+OUTSIDE = re.compile(r"\[([^\]]+)\]\(\.\./[^)]+\)")
 ROW = re.compile(r"^([\w@./-]+(?:, [\w@./-]+)*) {2,}(\S.*)$")
+
+
+def on_page_markdown(markdown: str, **_: object) -> str:
+    """Called by MkDocs for every page. That such files exist is tested (tests/unit/test_project.py)."""
+    return OUTSIDE.sub(r"\1", markdown)
 
 
 class AlignedLists(griffe.Extension):
