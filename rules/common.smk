@@ -25,11 +25,36 @@ LOCALIZERS = registry.localizers(STUDY.localize.plugins)
 ASKS = sorted({registry.methods("elicitation")[name] for name in STUDY.evaluate.elicitations})
 
 
+# Where the paper (Guo et al. 2025) has what a figure shows: the chapters of `snakemake --report`.
+LOCATED, ASKED, ATTACKED = "2.2 Localization", "3.1 Asking in other ways", "3.2 Relearning and other attacks"
+SECTIONS = {
+    "probe-curves": LOCATED,
+    "localization-map": LOCATED,
+    "tracing-map": LOCATED,
+    "estimates": LOCATED,
+    "agreement": LOCATED,
+    "planted": LOCATED,
+    "robustness": ASKED,
+    "trade-off": ASKED,
+    "sequential": ASKED,
+    "relearning": ATTACKED,
+    "worst-case": ATTACKED,
+    "scaling": "3.4 Editing at scale",
+    "weight-masking": "3.5 Weight masking",
+    "similarity": "LLM Surgery (Veldanda et al. 2024)",
+    "sweep": "A.6 Learning rates and weights",
+}
+
 SEQUENTIAL = [name for name, task in STUDY.tasks.items() if task.blocks]
 AT_ONCE = [name for name in STUDY.tasks if name not in SEQUENTIAL]
 PLANTED = [name for name, model in STUDY.models.items() if model.planted]
 TRAINED = [name for name, model in STUDY.models.items() if model.trained]
 WHOLE = [name for name, model in STUDY.models.items() if model.base is None]
+
+
+def section(wildcards):
+    """The chapter of a figure in `snakemake --report`."""
+    return SECTIONS.get(wildcards.figure, "More figures")
 
 
 def one_of(names):

@@ -49,7 +49,7 @@ rule figure:
         svg=report(
             f"{HOME}/figures/{{figure}}.svg",
             caption="../report/captions/figure.rst",
-            category="Figures",
+            category=section,
             subcategory="{model}, {task}",
             labels={"model": "{model}", "task": "{task}", "figure": "{figure}"},
         ),
@@ -85,8 +85,7 @@ rule scaling:
         svg=report(
             f"results/{STUDY.study}/figures/scaling.svg",
             caption="../report/captions/figure.rst",
-            category="Figures",
-            subcategory="number of facts",
+            category=SECTIONS["scaling"],
             labels={"figure": "scaling"},
         ),
         png=f"results/{STUDY.study}/figures/scaling.png",

@@ -15,8 +15,7 @@ rule planted:
         svg=report(
             f"results/{STUDY.study}/figures/planted.svg",
             caption="../report/captions/figure.rst",
-            category="Figures",
-            subcategory="planted facts",
+            category=SECTIONS["planted"],
             labels={"figure": "planted"},
         ),
         png=f"results/{STUDY.study}/figures/planted.png",

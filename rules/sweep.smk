@@ -205,8 +205,7 @@ rule sweep:
         svg=report(
             f"results/{STUDY.study}/figures/sweep.svg",
             caption="../report/captions/figure.rst",
-            category="Figures",
-            subcategory="sweep",
+            category=SECTIONS["sweep"],
             labels={"figure": "sweep"},
         ),
         png=f"results/{STUDY.study}/figures/sweep.png",
