@@ -64,7 +64,7 @@ def test_the_command_line_scores_with_it(followed, manifest_of, athletes, tmp_pa
     given = json.dumps({"plugins": ["output_change.py"], "attribution": {"facts": 2}, "repeats": 2})
     options = ["--model", manifest_of("llama"), "--facts", tmp_path / "facts.parquet", "--method", "output-change"]
     options += ["--settings", given, "--out", tmp_path / "scores.parquet"]
-    process = checkout.run(folder, sys.executable, "-m", "mechunlearn.cli", "score", *map(str, options))
+    process = checkout.run(folder, sys.executable, "-m", "mechunlearn", "score", *map(str, options))
     assert process.returncode == 0, process.stderr
     table = artifacts.read_table(tmp_path / "scores.parquet", artifacts.SCORE_COLUMNS)
     assert set(table.seed) == {0, 1}
