@@ -1,8 +1,6 @@
 """The smoke study, run for real from fetch to report."""
 
 import json
-import os
-import time
 
 import pandas as pd
 import pytest
@@ -118,20 +116,6 @@ def test_snakemakes_own_report_has_the_papers_chapters(finished, tmp_path):
     for chapter in ("2.2 Localization", "3.1 Asking in other ways", "3.2 Relearning and other attacks", "Report"):
         assert f'"{chapter}": {{' in page
     assert "Bars: means over facts" in page  # a caption
-
-
-def test_times_of_files_say_nothing(finished):
-    """Clocks that differ and files that were restored (dvc checkout) rerun nothing: files are judged by content."""
-    files = [path for name in ("results", "data", "src", "rules") for path in (finished / name).rglob("*.*")]
-    files = [path for path in [*files, *finished.glob("models/*/model.json")] if path.is_file()]
-    before, now = {path: path.stat() for path in files}, time.time()
-    for number, path in enumerate(files):
-        os.utime(path, (now, now + (number * 7919) % 200_000 - 100_000))  # a day back to a day ahead
-    try:
-        assert checkout.planned(finished) == {}
-    finally:
-        for path, status in before.items():
-            os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
 def test_a_second_run_of_the_computation_gives_the_same_bytes(finished):
