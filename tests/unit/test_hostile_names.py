@@ -133,7 +133,7 @@ def test_free_text_reaches_a_job_as_one_word(text):
         json.loads(words[3])
 
 
-NUMBERS = {"params.held_out"}
+NUMBERS = {"params.held_out", "params.gate", "params.start"}  # of the configuration, which checks that they are
 
 
 def test_every_value_in_a_rules_command_is_quoted_or_a_number():
@@ -146,4 +146,7 @@ def test_every_value_in_a_rules_command_is_quoted_or_a_number():
             assert block.count("{") == len(re.findall(r"\{[\w.\[\]]+(?::q)?\}", block)), file.name
         assert "run:" not in file.read_text()
     assert commands >= 15
-    assert isinstance(validate_study(named()).evaluate.texts, int)
+    study = validate_study(named())
+    assert (type(study.evaluate.texts), type(study.evaluate.gate)) == (int, float)
+    starts = layout.sweep_start(study, layout.Cell("tiny", "athletes", "mine", "inject"))
+    assert {type(value) for value in starts.values()} == {float}
