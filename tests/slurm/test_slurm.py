@@ -59,14 +59,11 @@ def finish(process: subprocess.Popen[bytes], folder: Path) -> tuple[int, str]:
     return code, (folder / "output.log").read_text()
 
 
-def begun_edits(folder: Path, process: subprocess.Popen[bytes]) -> list[Path]:
-    """The log of the edit, as soon as it says something, or nothing where the run has ended."""
-
-    def begun() -> list[Path]:
-        return [log for log in folder.glob("logs/smoke/edit/*/*.log") if log.stat().st_size]
-
-    wait_for("an edit that has begun", lambda: begun() or process.poll() is not None, LIMIT)
-    return begun()
+def wait_for_job(rule: str, folder: Path, process: subprocess.Popen[bytes]) -> None:
+    """Wait until a job of a rule works on its node: its log is there. Raises AssertionError where the run has ended."""
+    logs = folder / "logs" / "smoke" / rule
+    wait_for(f"a job of {rule}", lambda: list(logs.rglob("*.log")) or process.poll() is not None, LIMIT)
+    assert process.poll() is None, (folder / "output.log").read_text()[-4000:]
 
 
 @pytest.fixture(scope="module")
@@ -78,10 +75,10 @@ def run(cluster: Cluster, finished: Path, tmp_path_factory: pytest.TempPathFacto
     planned = checkout.planned(folder, config=CONFIG)
     process = start(folder, cluster)
     try:
-        wait_for("a job that screens facts", lambda: cluster.running("screen") or process.poll() is not None, LIMIT)
+        wait_for_job("screen", folder, process)
         cluster.stop("slurmctld")
         cluster.start("slurmctld")
-        assert begun_edits(folder, process), (folder / "output.log").read_text()[-4000:]
+        wait_for_job("edit", folder, process)
         cancelled = cluster.running("edit")
         cluster.ask("scancel", cancelled)
     finally:
