@@ -1,6 +1,7 @@
 """Cross-entropy through a frozen unembedding, without ever holding all logits.
 
 cross_entropy   hidden states and next tokens -> losses
+unembedding     what such losses read of a network, where it is frozen
 
 The unembedding is read in parts of the vocabulary. A running maximum and a running sum of exponentials give the
 log-sum-exp, as in attention with an online softmax (Milakov & Gimelshein 2018), and the same pass adds up the
@@ -27,13 +28,18 @@ def cross_entropy(model: Model, hidden: torch.Tensor, targets: torch.Tensor) -> 
     Products are made in the unembedding's own format, all else in float32. The unembedding gets no gradient: raises
     ValueError where it wants one.
     """
+    weight, bias, cap = unembedding(model)
+    place = weight.device
+    losses: torch.Tensor = _CrossEntropy.apply(hidden.to(place), targets.to(place), weight, bias, cap)
+    return losses
+
+
+def unembedding(model: Model) -> tuple[torch.Tensor, torch.Tensor | None, float | None]:
+    """(weight, bias, cap of the logits) of a frozen unembedding. Raises ValueError where it is trained."""
     head = model.network.get_output_embeddings()
     if head.weight.requires_grad:
-        raise ValueError("the unembedding is trained, but this cross-entropy takes it as frozen")
-    cap = getattr(model.network.config, "final_logit_softcapping", None)
-    place = head.weight.device
-    losses: torch.Tensor = _CrossEntropy.apply(hidden.to(place), targets.to(place), head.weight, head.bias, cap)
-    return losses
+        raise ValueError("the unembedding is trained, but this loss takes it as frozen")
+    return head.weight, head.bias, getattr(model.network.config, "final_logit_softcapping", None)
 
 
 class _CrossEntropy(torch.autograd.Function):

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from mechunlearn.models.cross_entropy import NEGLIGIBLE, PART
+from mechunlearn.models.cross_entropy import NEGLIGIBLE, PART, unembedding
 from mechunlearn.models.model import Model
 
 
@@ -24,12 +24,9 @@ def divergences(model: Model, before: torch.Tensor, after: torch.Tensor) -> torc
     Differentiable in both. Products are made in the unembedding's own format, all else in float32. Raises ValueError
     where the unembedding wants a gradient.
     """
-    head = model.network.get_output_embeddings()
-    if head.weight.requires_grad:
-        raise ValueError("the unembedding is trained, but this divergence takes it as frozen")
-    cap = getattr(model.network.config, "final_logit_softcapping", None)
-    place = head.weight.device
-    found: torch.Tensor = _Divergence.apply(before.to(place), after.to(place), head.weight, head.bias, cap)
+    weight, bias, cap = unembedding(model)
+    place = weight.device
+    found: torch.Tensor = _Divergence.apply(before.to(place), after.to(place), weight, bias, cap)
     return found
 
 

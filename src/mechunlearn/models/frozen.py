@@ -47,14 +47,14 @@ def streams(model: Model, sequences: Sequence[Sequence[int]]) -> list[torch.Tens
 
 
 @contextmanager
-def begin(model: Model, rows: Sequence[torch.Tensor]) -> Iterator[None]:
-    """Inside the block a forward begins at the first layer that may change, with these rows, padded on the right.
+def begin(model: Model, stream: torch.Tensor | None) -> Iterator[None]:
+    """Inside the block a forward begins at the first layer that may change, with (rows, tokens, d_model).
 
-    Lower layers hand on what they are given and fill no cache. Without rows nothing changes.
+    Lower layers hand on what they are given. Without a stream nothing changes.
     """
-    if model.frozen is None or not rows:
+    if model.frozen is None or stream is None:
         yield
         return
-    layer, stream = model.frozen.layer, pad_sequence(list(rows), batch_first=True)
+    layer = model.frozen.layer
     with skip(model, range(layer)), patch(model, inputs={model.layout.module(layer): lambda _: stream}):
         yield

@@ -80,20 +80,20 @@ def _run(
     """
     ids = torch.tensor(tokens, device=model.device)
     depths, attended = torch.zeros_like(ids), torch.zeros(len(ids), len(ids), dtype=torch.bool, device=model.device)
-    entering, filled = [], 0
+    entering, filled = list[torch.Tensor](), 0
     for number, path in enumerate(paths):
         places = torch.tensor(path, device=model.device)
         depths[places] = torch.arange(len(path), device=model.device)
         attended[places[:, None], places] = depths[places][:, None] >= depths[places]
         if kept:
-            entering += list(kept[number][len([place for place in path if place < filled]) :])
+            entering.append(kept[number][sum(place < filled for place in path) :])
             filled = max(filled, path[-1] + 1)
     inputs: dict[str, Any] = {"input_ids": ids[None]}
     if soft is not None:
         embedded, own = model.network.get_input_embeddings()(ids.clamp(min=0)[None]), ids < 0
         embedded[0, own] = soft[ids[own]].to(embedded)
         inputs = {"inputs_embeds": embedded}
-    with begin(model, [torch.stack(entering)] if entering else []):
+    with begin(model, torch.cat(entering)[None] if entering else None):
         hidden: torch.Tensor = model.network.base_model(
             **inputs, position_ids=depths[None], attention_mask=_masks(model, attended, depths), use_cache=False
         ).last_hidden_state[0]
