@@ -1,5 +1,6 @@
 """The whole study."""
 
+from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
@@ -157,10 +158,7 @@ class Study(Settings):
     @model_validator(mode="after")
     def _layers_fit(self) -> "Study":
         levels = (list(self.models), list(self.tasks), list(dict.fromkeys(["fact-lookup", *self.localizations])))
-        for depth, known in enumerate(levels):
-            for name in self._named(self.localize.layers_of, depth):
-                if name not in known:
-                    raise ValueError(f"localize.layers_of: {unknown(name, known)}")
+        self._levels_known(self.localize.layers_of, levels, ["localize.layers_of"] * len(levels))
         for model, (task, settings), name in product(self.models, self.tasks.items(), levels[-1]):
             given = self.localize.of_cell(model, task, name).layers.get(name)
             if given and given.blocks and len(given.blocks) != settings.blocks:
@@ -178,11 +176,8 @@ class Study(Settings):
         draws = [name for name in self._named(self._swept, 2) if registry.baseline(name)]
         places = [*registry.localizations(self.localize.plugins), *draws, *self.localize.layers]
         levels = (list(self.models), list(self.tasks), places, sorted(registry.methods("objective")))
-        for depth, known in enumerate(levels):
-            for name in self._named(self._swept, depth):
-                if name not in known:
-                    kind = ("model", "task", "localization", "objective")[depth]
-                    raise ValueError(f"{self.swept}, {kind}: {unknown(name, known)}")
+        kinds = ("model", "task", "localization", "objective")
+        self._levels_known(self._swept, levels, [f"{self.swept}, {kind}" for kind in kinds])
         return self
 
     @model_validator(mode="after")
@@ -199,6 +194,14 @@ class Study(Settings):
         if len(set(sweep.seeds)) != len(sweep.seeds):
             raise ValueError(f"sweep.seeds is {sweep.seeds}: every number may stand there once.")
         return self
+
+    @classmethod
+    def _levels_known(cls, nested: dict[str, Any], levels: Sequence[list[str]], keys: Sequence[str]) -> None:
+        """Raise ValueError, with its level's key, for a name of a nested mapping that is not known on its level."""
+        for depth, (known, key) in enumerate(zip(levels, keys, strict=True)):
+            for name in cls._named(nested, depth):
+                if name not in known:
+                    raise ValueError(f"{key}: {unknown(name, known)}")
 
     @staticmethod
     def _named(nested: dict[str, Any], depth: int) -> list[str]:
