@@ -79,6 +79,13 @@ CONFIGS = {
 }
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With several workers, one runs all that stands on the finished study; the others take the rest file by file."""
+    for item in items:
+        group = "study" if item.get_closest_marker("study") else item.path.name
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
 def _corpus() -> list[str]:
     facts = [sports.plays(name, "football") for name in NAMES]
     formats = (completion, sports.question, sports.famous)

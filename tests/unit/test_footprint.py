@@ -4,6 +4,7 @@ measured_peaks.csv: every job of the default study on Gemma 3 270M, as Snakemake
 with AVX-512 BF16, and what each edit trained.
 """
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -108,4 +109,8 @@ def test_what_cannot_be_known_yet(tmp_path, manifest_of):
         footprint.size_of(tmp_path / "model.json")
     (tmp_path / "model.json").write_text(Path(manifest_of("llama")).read_text().replace("llama", "gone"))
     assert footprint.size_of(tmp_path / "model.json") == Size()
-    assert "snakemake" not in sys.modules
+
+
+def test_a_job_that_reads_a_size_does_not_load_snakemake():
+    code = "import sys, mechunlearn.footprint; sys.exit('snakemake' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

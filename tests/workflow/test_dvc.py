@@ -161,7 +161,7 @@ def changed(cloned, finished) -> tuple[Path, str]:
     git(cloned, "config", "user.name", "t")
     git(cloned, "config", "user.email", "t@t")
     git(cloned, "checkout", "-q", ".")
-    return cloned, dvc(cloned, "exp", "run", "-n", "smaller", "-S", f"{CONFIG}:finetune.steps=[0]")
+    return cloned, dvc(cloned, "exp", "run", "-n", "longer", "-S", f"{CONFIG}:finetune.steps=[0, 2]")
 
 
 def test_another_setting_of_one_attack_reruns_that_attack_and_what_follows(changed):
@@ -175,10 +175,10 @@ def test_another_setting_of_one_attack_reruns_that_attack_and_what_follows(chang
 def test_an_experiment_is_compared_with_what_was_committed(changed):
     folder, _ = changed
     params = json.loads(checkout.run(folder, "dvc", "params", "diff", "--json").stdout)
-    assert params == {CONFIG: {"finetune.steps": {"old": "[0, 1]", "new": "[0]"}}}
+    assert params == {CONFIG: {"finetune.steps": {"old": "[0, 1]", "new": "[0, 2]"}}}
     differences = json.loads(checkout.run(folder, "dvc", "metrics", "diff", "--json").stdout)
     assert all("worst_p_true" in name for name in differences.get("results/smoke/metrics.json", {}))
-    assert "smaller" in dvc(folder, "exp", "show", "--only-changed", "--csv")
+    assert "longer" in dvc(folder, "exp", "show", "--only-changed", "--csv")
     dvc(folder, "plots", "diff", "HEAD", "--out", "plots", "--targets", f"{HOME}/figures/relearning.png")
     images = set(re.findall(r'src="([^"]+png)"', (folder / "plots/index.html").read_text()))
     assert len(images) == 2  # HEAD's and the workspace's
