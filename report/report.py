@@ -30,7 +30,19 @@ from mechunlearn import artifacts, published, registry, report, timing
 from mechunlearn import study as layout
 from mechunlearn.claims import OBJECTIVE
 from mechunlearn.config import validate_study
-from mechunlearn.figures import agreement, data, html, mechanisms, people, planted, scaling, tables, words
+from mechunlearn.figures import (
+    agreement,
+    data,
+    html,
+    localization_map,
+    mechanisms,
+    overview,
+    people,
+    planted,
+    scaling,
+    tables,
+    words,
+)
 from mechunlearn.operations import COSTS
 
 # %% tags=["parameters"]
@@ -105,6 +117,18 @@ show(
     f'<p class="subtitle">Study <strong>{html.safe(study.study)}</strong>: {html.safe(words.listing(study.models))}, '
     f"{html.safe(words.listing(study.tasks))}.</p>",
 )
+
+# %%
+for model, task in shown[:1] if edits else []:
+    home = layout.home(study.study, model, task)
+    forgotten = [fact for fact in artifacts.read_facts(home / "facts.parquet") if fact.role == "forget"]
+    selections = data.selections(home, part(model, task))
+    chosen = selections.get("fact-lookup") or next(iter(selections.values()), None)
+    layers = localization_map.layer_count(selections, data.tracings(home, part(model, task)))
+    if forgotten and chosen:
+        put_in = bool(set(study.objectives) & set(tables.PUT_IN))
+        drawing = overview.draw(forgotten[0], chosen, layers, study.attacks, put_in)
+        show(f'<div class="scroll">{drawing}</div>')
 
 # %% [markdown]
 # ## The answer
@@ -289,7 +313,7 @@ for model, task in cells:
         rows = part(model, task)
         show(heading(model, task, several(objective)), tables.results(rows, objective))
         show(tables.side_effects(rows, objective), tables.benchmarks(rows, objective))
-        show(tables.attacks(rows, objective), tables.probes(rows, objective))
+        show(tables.robustness(rows, objective), tables.probes(rows, objective))
 
 # %%
 if study.masking.localizations:

@@ -26,6 +26,29 @@ rule costs:
         """
 
 
+rule leaderboard:
+    input:
+        metrics=rules.metrics.output.table,
+        code=sources("mechunlearn.leaderboard"),
+    output:
+        f"results/{STUDY.study}/leaderboard.csv",
+        f"results/{STUDY.study}/leaderboard.tex",
+    log:
+        f"logs/{STUDY.study}/leaderboard.log",
+    benchmark:
+        f"results/{STUDY.study}/timing/report/leaderboard.tsv"
+    conda:
+        "../envs/base.yaml"
+    threads: 1
+    resources:
+        mem_mb=light_mb,
+        runtime=light_minutes,
+    shell:
+        """
+        mechunlearn leaderboard --metrics {input.metrics:q} --out {output[0]:q} >{log:q} 2>&1
+        """
+
+
 rule claims:
     input:
         metrics=rules.metrics.output.table,
@@ -66,12 +89,13 @@ rule report:
         selections=layout.targets(STUDY, "selection/{localization}.json"),
         metrics=rules.metrics.output.table,
         claims=rules.claims.output,
+        leaderboard=rules.leaderboard.output,
         costs=rules.costs.output if TRAINED else [],
         figures=rules.figures.input,
         masks=layout.mask_files(STUDY, "-weights"),
         planted=rules.planted.output if PLANTED else [],
         notebook="report/report.py",
-        style="report/style.css",
+        page=["report/style.css", "report/sort.js"],
         published=[
             "report/published/mechanistic_unlearning_means.csv",
             "report/published/mechanistic_unlearning_cells.csv",

@@ -10,6 +10,7 @@ Torch-free. The notebook (report/report.py, jupytext's percent format) has one p
 
 import os
 import platform
+import re
 import subprocess
 from importlib import metadata
 from pathlib import Path
@@ -21,6 +22,7 @@ from mechunlearn.errors import UserError
 
 PACKAGES = ["mechunlearn", "torch", "transformers", "peft", "safetensors", "scikit-learn", "numpy", "pandas"]
 PACKAGES += ["matplotlib", "snakemake", "dvc"]
+HEADING = re.compile(r"<h2\b[^>]*>(.*?)</h2>")
 PAGE = """<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -34,6 +36,8 @@ PAGE = """<!DOCTYPE html>
 <body>
 <main>
 {body}</main>
+<script>
+{script}</script>
 </body>
 </html>
 """
@@ -47,7 +51,7 @@ def build(notebook: Path, study: Study, out: Path, executed: Path) -> None:
     import nbformat
 
     done = execute(notebook, study.model_dump_json())
-    html = page(done, f"mechunlearn: {study.study}", notebook.with_name("style.css"))
+    html = page(done, f"mechunlearn: {study.study}", notebook.parent)
     with atomic(executed) as temporary:
         temporary.write_text(nbformat.writes(done) + "\n", encoding="utf-8")
     with atomic(out) as temporary:
@@ -86,8 +90,11 @@ def execute(notebook: Path, config: str) -> Any:
     return cells
 
 
-def page(notebook: Any, title: str, style: Path) -> str:
-    """An executed notebook as one HTML page: no code, own style, nothing loaded from anywhere."""
+def page(notebook: Any, title: str, folder: Path) -> str:
+    """An executed notebook as one HTML page: no code of the notebook, nothing loaded from anywhere.
+
+    folder   holds style.css and sort.js, which become part of the page
+    """
     from nbconvert import HTMLExporter
 
     exporter = HTMLExporter(
@@ -98,7 +105,19 @@ def page(notebook: Any, title: str, style: Path) -> str:
         exclude_anchor_links=True,
     )
     body, _ = exporter.from_notebook_node(notebook)
-    return PAGE.format(title=title, style=style.read_text(encoding="utf-8"), body=body)
+    style, script = ((folder / name).read_text(encoding="utf-8") for name in ("style.css", "sort.js"))
+    return PAGE.format(title=title, style=style, body=_with_contents(body), script=script)
+
+
+def _with_contents(body: str) -> str:
+    """The page's body with a list of its sections, which links to each, before the first of them."""
+    titles = [title.strip() for title in HEADING.findall(body)]
+    places = [re.sub(r"[^a-z]+", "-", title.lower()).strip("-") for title in titles]
+    links = "".join(f'<li><a href="#{place}">{title}</a></li>' for place, title in zip(places, titles, strict=True))
+    found = iter(places)
+    marked = HEADING.sub(lambda heading: f'<h2 id="{next(found)}">{heading[1]}</h2>', body)
+    start = marked.find("<h2 ")
+    return f'{marked[:start]}<nav aria-label="Contents"><ol>{links}</ol></nav>\n{marked[start:]}'
 
 
 def provenance() -> dict[str, str]:

@@ -85,7 +85,7 @@ def _pipeline(study: Study) -> dict[str, Any]:
         "report",
         [metrics, *pictures, "report"],
         [str(folder / "report.html"), str(folder / "report.ipynb"), ".snakemake/metadata"],
-        [str(folder / "claims.json")],
+        [str(folder / name) for name in ("claims.json", "leaderboard.csv", "leaderboard.tex")],
     )
     shown = [name.removesuffix(".svg") + ".png" for name in figure_files(study)]
     return {"stages": stages, "params": ["config/config.yaml"], "plots": shown}

@@ -16,7 +16,7 @@ results/STUDY/MODEL/TASK/
     sweep/LOCALIZATION/OBJECTIVE/SETTING.json, SETTING.csv           what was chosen, and among what
 results/STUDY/sweep.csv, sweep.tex, swept.yaml, figures/sweep.svg    the trials and choices of all cells
 results/STUDY/passages.jsonl                           general text, where the study names its own
-results/STUDY/metrics.csv, claims.json, report.html
+results/STUDY/metrics.csv, leaderboard.csv, claims.json, report.html
 results/STUDY/planted.csv, figures/planted.svg         where facts were planted
 results/STUDY/figures/scaling.svg                      where tasks differ in how many facts they forget
 """

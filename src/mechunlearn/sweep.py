@@ -27,6 +27,7 @@ from mechunlearn.config import ReportSettings
 from mechunlearn.config.study import NEED_NEW_ANSWERS
 from mechunlearn.facts import BACKWARDS
 from mechunlearn.gate import usable
+from mechunlearn.latex import escaped, tabular
 from mechunlearn.metrics import per_fact
 from mechunlearn.stats import central, resampled_means
 from mechunlearn.study import Cell
@@ -182,19 +183,19 @@ def latex(table: pd.DataFrame, choices: Mapping[Cell, Mapping[str, float]], rule
     for parameter, trials in own.groupby("parameter", sort=False):
         names = [name for name in TITLES if name in set(trials.term)]
         body = [
-            [*map(_tex, place), f"{value:g}", *_cells(rows, names)]
+            [*map(escaped, place), f"{value:g}", *_cells(rows, names)]
             for (*place, value), rows in trials.groupby([*CELL, "value"], sort=False)
         ]
-        head = ["Model", "Task", "Localization", "Objective", _tex(parameter), *(TITLES[name] for name in names)]
-        parts.append(_tabular(head, body, f"Sweep of {_tex(parameter)}, rule {rule}."))
+        head = ["Model", "Task", "Localization", "Objective", escaped(parameter), *(TITLES[name] for name in names)]
+        parts.append(tabular(head, body, f"Sweep of {escaped(parameter)}, rule {rule}.", len(CELL)))
     settings = list(dict.fromkeys(name for choice in choices.values() for name in choice))
     body = [
-        [_tex(getattr(cell, name)) for name in CELL]
+        [escaped(getattr(cell, name)) for name in CELL]
         + [f"{choice[name]:g}" if name in choice else "--" for name in settings]
         for cell, choice in choices.items()
     ]
-    head = ["Model", "Task", "Localization", "Objective", *map(_tex, settings)]
-    return "\n".join([*parts, _tabular(head, body, "Chosen settings.")])
+    head = ["Model", "Task", "Localization", "Objective", *map(escaped, settings)]
+    return "\n".join([*parts, tabular(head, body, "Chosen settings.", len(CELL))])
 
 
 def _cells(rows: pd.DataFrame, names: Sequence[str]) -> list[str]:
@@ -203,26 +204,3 @@ def _cells(rows: pd.DataFrame, names: Sequence[str]) -> list[str]:
         return ["--"] * (len(names) - 1) + [DIVERGED]
     cells = [f"{found.estimate[name]:.3f}" if name in found.index else "--" for name in names]
     return [*cells[:-1], rf"\textbf{{{cells[-1]}}}"] if found.outcome.iloc[0] == CHOSEN else cells
-
-
-def _tex(name: object) -> str:
-    return str(name).replace("_", r"\_")
-
-
-def _tabular(head: Sequence[str], body: Sequence[Sequence[str]], caption: str) -> str:
-    lines = [" & ".join(row) + r" \\" for row in [head, *body]]
-    return "\n".join(
-        [
-            r"\begin{table}",
-            rf"\caption{{{caption}}}",
-            rf"\begin{{tabular}}{{{'l' * 4}{'r' * (len(head) - 4)}}}",
-            r"\toprule",
-            lines[0],
-            r"\midrule",
-            *lines[1:],
-            r"\bottomrule",
-            r"\end{tabular}",
-            r"\end{table}",
-            "",
-        ]
-    )

@@ -49,7 +49,7 @@ def page(tmp_path_factory):
 
 
 def text_of(page: str) -> str:
-    return unescape(re.sub(r"<[^>]+>", " ", re.sub(r"<style>.*?</style>", " ", page, flags=re.DOTALL)))
+    return unescape(re.sub(r"<[^>]+>", " ", re.sub(r"<(style|script)>.*?</\1>", " ", page, flags=re.DOTALL)))
 
 
 def test_the_page_contains_every_claim_with_its_verdict(page):
@@ -71,7 +71,21 @@ def test_the_page_tells_of_blocks_where_there_are_some(page):
 def test_the_page_loads_nothing_from_anywhere(page):
     html_text, _ = page
     assert not re.search(r"""(src|href)\s*=\s*["']?(https?:)?//""", html_text)
-    assert not re.search(r"<(script|link|iframe)\b|@import|url\(", html_text)
+    assert not re.search(r"<(link|iframe)\b|<script[^>]*\bsrc|@import|url\(|\bfetch\(|XMLHttpRequest", html_text)
+
+
+def test_the_contents_link_to_every_section(page):
+    html_text, _ = page
+    links = re.findall(r'<a href="#([^"]+)">([^<]+)</a>', html_text.partition("</nav>")[0])
+    assert links == re.findall(r'<h2 id="([^"]+)">([^<]+)</h2>', html_text)
+    assert ("the-answer", "The answer") in links
+    assert len(dict(links)) == len(links) > 5
+
+
+def test_the_drawing_lights_what_fact_lookup_trains(page):
+    drawing = page[0].partition('<svg class="overview"')[2].partition("</svg>")[0]
+    assert drawing.count('class="lit"') == 3 * 3  # MLPs 2 to 4, in each of three steps
+    assert "“Fact lookup”: MLPs 2–4" in unescape(drawing)
 
 
 def test_every_image_has_a_text(page):

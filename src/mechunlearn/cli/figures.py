@@ -31,6 +31,20 @@ def metrics(
 
 
 @app.command()
+def leaderboard(
+    metrics: Annotated[Path, typer.Option(help="The study's metrics.csv.")],
+    out: Annotated[Path, typer.Option(help="The CSV file to write; a LaTeX table is written beside it.")],
+) -> None:
+    """Rank a study's edits by what the worst attack brings back."""
+    from mechunlearn.figures import data
+    from mechunlearn.leaderboard import latex, leaderboard
+
+    table = leaderboard(data.read_metrics(metrics))
+    artifacts.write_table(out, table)
+    artifacts.write_text(out.with_suffix(".tex"), latex(table))
+
+
+@app.command()
 def figure(
     name: Annotated[str, typer.Option(help="The figure.")],
     results: Annotated[Path, typer.Option(help="The folder of a model and task, results/STUDY/MODEL/TASK.")],

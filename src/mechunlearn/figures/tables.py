@@ -15,7 +15,7 @@ results       per format and localization: new answer, true answer, what was kep
 objectives    objectives side by side: forgotten, kept, at worst, at what cost
 side_effects  what an edit does to neighbors and to plain text
 benchmarks    what an edit does to general ability
-attacks       the true answer of the forgotten facts after each attack, and the worst case
+robustness    the true answer of the forgotten facts after each attack, and the worst case, the best edit first
 probes        what a probe reads off the hidden states, at its best layer, beside a control
 published     the paper's values beside ours
 """
@@ -28,13 +28,14 @@ from typing import Any
 
 import pandas as pd
 
+from mechunlearn import leaderboard as ranking
 from mechunlearn import published as paper
 from mechunlearn.artifacts import BENCHMARK, Selection
 from mechunlearn.claims import CLAIMS
 from mechunlearn.config import EditSettings, Study
 from mechunlearn.figures import data, html, words
 from mechunlearn.figures import planted as figure
-from mechunlearn.metrics import WORST, full_strength, last
+from mechunlearn.metrics import WORST, last
 from mechunlearn.study import BASE
 
 # What the paper's metric is called in report/published, and which of ours is the same thing.
@@ -374,20 +375,26 @@ def benchmarks(metrics: pd.DataFrame, objective: str) -> str:
     return html.table(head, [("General ability: benchmarks", rows)])
 
 
-def attacks(metrics: pd.DataFrame, objective: str) -> str:
-    """A column an attack at its full strength, through the training prompt or its own best; the worst case last."""
-    rows = data.pick(metrics, "p_true", objective=objective, role="forget")
-    found = [name for name in full_strength(rows.stage.unique()) if name not in (WORST, "edited")]
-    stages = sorted(name for name in found if not name.startswith("probed@"))
+def robustness(metrics: pd.DataFrame, objective: str) -> str:
+    """The leaderboard: a column an attack at its full strength, the worst case and what brought it last."""
+    board = ranking.leaderboard(metrics[metrics.objective == objective])
+    found = ranking.attacks(ranking.stages(board))
+    stages = [name for name in found if name != "kept"]
     if not stages:
         return ""
     body = []
-    for name in data.localizations(metrics):
-        own = rows[rows.localization == name]
-        cells = [words.row(next(own[own.stage == stage].itertuples(), None)) for stage in [*stages, WORST]]
-        body.append([html.safe(words.localization(name)), *cells])
-    head = ["", *(html.safe(words.stage(name).capitalize()) for name in stages), "Worst case of all"]
-    return html.table(head, [("True answer of the forgotten facts under attack", body)])
+    for row in board.to_dict("records"):
+        cells = [_bounded(row, name) for name in ["edited", *stages, WORST]]
+        body.append([html.safe(words.localization(row["localization"])), *cells, html.safe(words.way(row["way"]))])
+    head = ["", *(html.safe(words.stage(name).capitalize()) for name in ["edited", *stages])]
+    title = "Leaderboard: the true answer of the forgotten facts, the most robust edit first"
+    title += f' <span class="n">n = {board.n.min()}</span>'
+    return html.table([*head, "Worst case of all", "by"], [(title, body)])
+
+
+def _bounded(row: Mapping[Any, Any], name: str) -> str:
+    value, low, high = (row[f"{name}{bound}"] for bound in ("", "_low", "_high"))
+    return "–" if pd.isna(value) else words.number(value, low, high)
 
 
 def probes(metrics: pd.DataFrame, objective: str) -> str:
