@@ -40,6 +40,17 @@ rule figures:
     localrule: True
 
 
+# One figure by its name, of every model and task: `snakemake figure_relearning`.
+for drawn, files in layout.figures_by_name(STUDY).items():
+
+    rule:
+        name:
+            f"figure_{drawn.replace('-', '_')}"
+        input:
+            files,
+        localrule: True
+
+
 rule figure:
     input:
         unpack(figure_inputs),
@@ -54,6 +65,7 @@ rule figure:
             labels={"model": "{model}", "task": "{task}", "figure": "{figure}"},
         ),
         png=f"{HOME}/figures/{{figure}}.png",
+        pdf=f"{HOME}/figures/{{figure}}.pdf",
     log:
         "logs/{study}/figure/{model}-{task}/{figure}.log",
     benchmark:
@@ -89,6 +101,7 @@ rule scaling:
             labels={"figure": "scaling"},
         ),
         png=f"results/{STUDY.study}/figures/scaling.png",
+        pdf=f"results/{STUDY.study}/figures/scaling.pdf",
     log:
         f"logs/{STUDY.study}/scaling.log",
     benchmark:

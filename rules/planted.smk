@@ -19,6 +19,7 @@ rule planted:
             labels={"figure": "planted"},
         ),
         png=f"results/{STUDY.study}/figures/planted.png",
+        pdf=f"results/{STUDY.study}/figures/planted.pdf",
     log:
         f"logs/{STUDY.study}/planted.log",
     benchmark:

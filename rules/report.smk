@@ -31,8 +31,8 @@ rule leaderboard:
         metrics=rules.metrics.output.table,
         code=sources("mechunlearn.leaderboard"),
     output:
-        f"results/{STUDY.study}/leaderboard.csv",
-        f"results/{STUDY.study}/leaderboard.tex",
+        table=f"results/{STUDY.study}/leaderboard.csv",
+        tex=f"results/{STUDY.study}/leaderboard.tex",
     log:
         f"logs/{STUDY.study}/leaderboard.log",
     benchmark:
@@ -45,7 +45,7 @@ rule leaderboard:
         runtime=light_minutes,
     shell:
         """
-        mechunlearn leaderboard --metrics {input.metrics:q} --out {output[0]:q} >{log:q} 2>&1
+        mechunlearn leaderboard --metrics {input.metrics:q} --out {output.table:q} >{log:q} 2>&1
         """
 
 

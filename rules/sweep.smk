@@ -209,6 +209,7 @@ rule sweep:
             labels={"figure": "sweep"},
         ),
         png=f"results/{STUDY.study}/figures/sweep.png",
+        pdf=f"results/{STUDY.study}/figures/sweep.pdf",
     log:
         f"logs/{STUDY.study}/sweep.log",
     conda:

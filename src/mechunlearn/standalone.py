@@ -73,7 +73,7 @@ def localize(
 
 
 def draw(out: Path) -> list[Path]:
-    """Draw what the folder's scores and selections allow, as SVG and PNG."""
+    """Draw what the folder's scores and selections allow, as SVG, PNG and PDF."""
     from mechunlearn.figures import style
 
     kinds = {kind for path in (out / "scores").glob("*.parquet") for kind in artifacts.read_table(path).kind.unique()}

@@ -147,6 +147,14 @@ def figure_files(study: Study) -> list[str]:
     ]
 
 
+def figures_by_name(study: Study) -> dict[str, list[str]]:
+    """Each figure's files, one a model and task."""
+    found: dict[str, list[str]] = {}
+    for path in figure_files(study):
+        found.setdefault(Path(path).stem, []).append(path)
+    return found
+
+
 def sweep_cells(study: Study) -> list[Cell]:
     """The cells whose learning rates and weights a sweep tries."""
     localizations = study.sweep.localizations or study.localizations

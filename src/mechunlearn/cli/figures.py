@@ -49,7 +49,7 @@ def figure(
     name: Annotated[str, typer.Option(help="The figure.")],
     results: Annotated[Path, typer.Option(help="The folder of a model and task, results/STUDY/MODEL/TASK.")],
     metrics: Annotated[Path, typer.Option(help="The study's metrics.csv.")],
-    out: Annotated[Path, typer.Option(help="The SVG file to write; a PNG is written beside it.")],
+    out: Annotated[Path, typer.Option(help="The SVG file to write; a PNG and a PDF are written beside it.")],
 ) -> None:
     """Draw one figure of a model and task."""
     from mechunlearn import registry
@@ -64,7 +64,7 @@ def figure(
 def planted(
     study_config: Annotated[str, typer.Option(help="JSON of the whole study.")],
     out: Annotated[Path, typer.Option(help="The table to write.")],
-    figure: Annotated[Path, typer.Option(help="The SVG file to write; a PNG is written beside it.")],
+    figure: Annotated[Path, typer.Option(help="The SVG file to write; a PNG and a PDF are written beside it.")],
 ) -> None:
     """Rank the layers in which facts were planted, by each localizer, and draw the ranks."""
     from mechunlearn import registry
@@ -86,7 +86,7 @@ def planted(
 def scaling(
     study_config: Annotated[str, typer.Option(help="JSON of the whole study.")],
     metrics: Annotated[Path, typer.Option(help="The study's metrics.csv.")],
-    out: Annotated[Path, typer.Option(help="The SVG file to write; a PNG is written beside it.")],
+    out: Annotated[Path, typer.Option(help="The SVG file to write; a PNG and a PDF are written beside it.")],
 ) -> None:
     """Draw how edits fare with the number of facts, where a study's tasks differ in it."""
     from mechunlearn.figures import data, scaling, style

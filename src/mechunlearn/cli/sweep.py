@@ -155,7 +155,7 @@ def sweep_tables(
     out: Annotated[Path, typer.Option(help="The table of all trials to write, a CSV file.")],
     latex: Annotated[Path, typer.Option(help="The same, and what was chosen, for a paper.")],
     chosen: Annotated[Path, typer.Option(help="What was chosen, a YAML file: a study's `swept`.")],
-    figure: Annotated[Path, typer.Option(help="The SVG file to write; a PNG is written beside it.")],
+    figure: Annotated[Path, typer.Option(help="The SVG file to write; a PNG and a PDF are written beside it.")],
 ) -> None:
     """Gather the trials and choices of all cells."""
     import pandas as pd

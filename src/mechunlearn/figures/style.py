@@ -7,7 +7,7 @@ nothing   a figure that says why there is none
 share_axis  a vertical axis from 0 to 1
 halo      an interval that shows on dark bars
 spread    label positions that do not overlap
-save      NAME.svg and NAME.png
+save      NAME.svg, NAME.png and NAME.pdf
 """
 
 from collections.abc import Sequence
@@ -151,9 +151,9 @@ def _touch(below: tuple[float, list[int]], above: tuple[float, list[int]], gap: 
 
 
 def save(figure: Figure, path: Path) -> list[Path]:
-    """Write `path` as .svg and .png, 160 dots an inch; equal figures give equal bytes. Raises ArtifactError."""
+    """Write `path` as .svg, .png (160 dots an inch) and .pdf; equal figures give equal bytes. Raises ArtifactError."""
     written = []
-    for ending, metadata in ((".svg", {"Date": None}), (".png", {"Software": None})):
+    for ending, metadata in ((".svg", {"Date": None}), (".png", {"Software": None}), (".pdf", {"CreationDate": None})):
         out = path.with_suffix(ending)
         with look(), atomic(out) as temporary:
             figure.savefig(temporary, format=ending[1:], dpi=160, metadata=metadata)
