@@ -1,6 +1,8 @@
 """The smoke study, run for real from fetch to report."""
 
 import json
+import os
+import time
 
 import pandas as pd
 import pytest
@@ -116,6 +118,23 @@ def test_snakemakes_own_report_has_the_papers_chapters(finished, tmp_path):
     for chapter in ("2.2 Localization", "3.1 Asking in other ways", "3.2 Relearning and other attacks", "Report"):
         assert f'"{chapter}": {{' in page
     assert "Bars: means over facts" in page  # a caption
+
+
+@pytest.mark.parametrize(
+    ("folders", "offset"),
+    [(("src", "data", "models", "report", "config"), 86_400), (("results/smoke", "models"), -10 * 365 * 86_400)],
+    ids=["sources of a clock that is a day ahead", "results restored with old times"],
+)
+def test_clocks_that_disagree_rerun_nothing(finished, folders, offset):
+    files = [path for name in folders for path in (finished / name).rglob("*") if path.is_file()]
+    times = {path: path.stat() for path in files}
+    try:
+        for path in files:
+            os.utime(path, (time.time() + offset,) * 2)
+        assert checkout.planned(finished) == {}
+    finally:
+        for path, before in times.items():
+            os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 def test_a_second_run_of_the_computation_gives_the_same_bytes(finished):
