@@ -204,7 +204,10 @@ and as many questions, of which half are for testing.</li>""",
 it: {formats}. {html.safe(tables.attacked(study.attacks))}</li>""",
         ]
     selected = tables.localizations(data.selections(home, part(model, task)))
-    show(heading(model, task), '<ol class="steps">', *steps, "</ol>", selected)
+    chosen = "as chosen by a sweep" if study.swept else "as the configuration gives them"
+    rates = tables.rates(study, model, task)
+    rates = html.details(f"Learning rates and weights, {chosen}", rates) if rates else ""
+    show(heading(model, task), '<ol class="steps">', *steps, "</ol>", selected, rates)
 if hidden:
     layers = words.listing(sorted({str(layer) for _, layer in hidden.values()}, key=int))
     show(

@@ -124,7 +124,8 @@ def test_a_study_that_only_localizes_has_a_report(tmp_path, monkeypatch):
 
 def test_objectives_are_compared_and_only_inject_is_held_to_the_papers_claims(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    made = study("several", ("fact-lookup", "nonlocalized"), objectives=["inject", "npo"])
+    own = {"objectives": {"npo": {"learning_rates": {"fact-lookup": 3e-3}}}}
+    made = study("several", ("fact-lookup", "nonlocalized"), objectives=["inject", "npo"], edit=own)
     complete(made)
     timing = Path("results/several/timing/edit/tiny-sports-athlete-16-fact-lookup-npo.tsv")
     artifacts.write_text(timing, "s\tmax_rss\n41.6\t2000\n")
@@ -134,6 +135,8 @@ def test_objectives_are_compared_and_only_inject_is_held_to_the_papers_claims(tm
     assert {claim["objective"] for claim in claims} == {"inject"}
     assert text.count("Of 7 claims of the paper") == 1
     assert "the true answer is least likely for" in text
+    assert "Learning rates and weights, as the configuration gives them" in text
+    assert re.search(r"npo\s+Fact lookup\s+0\.003\s+1\s+1\s+1\s+Everything \(nonlocalized\)\s+0\.0001", text)
     rows = re.findall(r"(Before the edit|inject|npo)(?:\s+\d\.\d\d \[\d\.\d\d, \d\.\d\d\]){4}\s+–\s+(\d+|–)", text)
     assert rows == [("Before the edit", "–"), ("inject", "–"), ("npo", "42"), *[(name, "–") for name in NAMES]]
 

@@ -8,6 +8,7 @@ trained       what each objective trains, in a sentence
 attacked      what each attack does, in a sentence
 localizations what each localization trains
 training      how long an edit is trained, in words
+rates         learning rate and weights of each edit
 in_turn       which facts are edited one after another, in sentences
 facts_seen    how many facts each localizer saw
 planted       how each localizer ranks the layer in which facts were planted
@@ -20,6 +21,7 @@ probes        what a probe reads off the hidden states, at its best layer, besid
 published     the paper's values beside ours
 """
 
+import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -32,7 +34,7 @@ from mechunlearn import leaderboard as ranking
 from mechunlearn import published as paper
 from mechunlearn.artifacts import BENCHMARK, Selection
 from mechunlearn.claims import CLAIMS
-from mechunlearn.config import EditSettings, Study
+from mechunlearn.config import PARAMETERS, EditSettings, Study
 from mechunlearn.figures import data, html, words
 from mechunlearn.figures import planted as figure
 from mechunlearn.metrics import WORST, last
@@ -217,6 +219,21 @@ def _groups(selection: Selection) -> str:
 def training(settings: EditSettings) -> str:
     """`30 steps`, or `10 passes over the facts`."""
     return f"{settings.steps} steps" if settings.epochs is None else f"{settings.epochs} passes over the facts"
+
+
+def rates(study: Study, model: str, task: str) -> str:
+    """Learning rate and weights of each trained edit, as a sweep chose them or the configuration gives them."""
+    names, groups = list(PARAMETERS), []
+    for objective in study.trained_objectives():
+        rows = []
+        for name in study.localizations:
+            own = json.loads(study.edit_settings(model, task, name, objective))
+            weighted = objective.partition("-")[0] != "surgery"  # that one has weights of its own
+            cells = [f"{own[key]:g}" if weighted or key == "learning_rate" else "–" for key in names]
+            rows.append([html.safe(words.localization(name)), *cells])
+        groups.append((html.safe(objective), rows))
+    titles = (name.replace("_", " ").capitalize() for name in names)
+    return html.table(["", *titles], groups) if groups else ""
 
 
 def in_turn(study: Study, task: str) -> str:
