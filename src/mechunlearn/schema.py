@@ -56,7 +56,9 @@ def _schema() -> dict[str, Any]:
 def _table() -> str:
     schema = _schema()
     lines = ["| key | default | meaning |", "| --- | --- | --- |"]
-    lines += [f"| `{key}` | {default} | {meaning} |" for key, default, meaning in _rows(schema, schema, "")]
+    for key, default, meaning in _rows(schema, schema, ""):
+        readable = meaning.replace("\n", " ").replace("|", "\\|")
+        lines.append(f"| `{key}` | {default} | {readable} |")
     return "\n".join(lines)
 
 
@@ -72,4 +74,4 @@ def _rows(schema: dict[str, Any], block: dict[str, Any], prefix: str) -> list[tu
         rows.append((key, default, entry.get("description") or (nested or {}).get("description", "")))
         if nested:
             rows += _rows(schema, nested, f"{key}.{'NAME.' if named else ''}")
-    return [(key, default, meaning.replace("\n", " ").replace("|", "\\|")) for key, default, meaning in rows]
+    return rows

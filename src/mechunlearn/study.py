@@ -10,13 +10,14 @@ results/STUDY/MODEL/TASK/
     measurements/LOCALIZATION/OBJECTIVE.parquet        and after
     attacks/ATTACK/LOCALIZATION/OBJECTIVE.parquet
     masks/LOCALIZATION.parquet, LOCALIZATION-weights.parquet    with ever more of its weights set to zero
-    figures/NAME.svg, NAME.png
+    figures/NAME.svg, NAME.png, NAME.pdf
     sweep/facts.parquet, base.parquet                  facts that no report sees, and the base model asked for them
     sweep/LOCALIZATION/OBJECTIVE/SETTING/VALUE.parquet, VALUE.json   one trial
     sweep/LOCALIZATION/OBJECTIVE/SETTING.json, SETTING.csv           what was chosen, and among what
 results/STUDY/sweep.csv, sweep.tex, swept.yaml, figures/sweep.svg    the trials and choices of all cells
 results/STUDY/passages.jsonl                           general text, where the study names its own
-results/STUDY/metrics.csv, leaderboard.csv, claims.json, report.html
+results/STUDY/metrics.csv, leaderboard.csv and .tex, claims.json, report.html and .ipynb
+results/STUDY/costs.csv                                where models were trained on biographies
 results/STUDY/planted.csv, figures/planted.svg         where facts were planted
 results/STUDY/figures/scaling.svg                      where tasks differ in how many facts they forget
 """

@@ -13,7 +13,7 @@ import pandas as pd
 from mechunlearn.config import Study
 from mechunlearn.study import RESULTS
 
-ORDER = ["fetch", "localize", "edit", "evaluate", "attack", "figures", "report", "sweep"]
+ORDER = ["fetch", "localize", "edit", "evaluate", "attack", "mask", "figures", "report", "sweep"]
 
 
 def phases(study: Study) -> pd.DataFrame:

