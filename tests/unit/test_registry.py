@@ -227,5 +227,5 @@ def test_estimates_from_gradients_come_with_what_they_estimate(default, name):
 def test_a_study_without_edits_measures_the_base_model_alone(default):
     bare = default.model_copy(update={"objectives": [], "attacks": []})
     assert {study.cell_of(path).localization for path in study.measurement_files(bare)} == {study.BASE}
-    assert len(study.targets(bare, "selection/{localization}.json")) == len(default.localizations)
+    assert len(study.targets(bare, "selection/{localization}.json")) == len(default.tasks) * len(default.localizations)
     assert study.targets(bare, "edits/{localization}/{objective}", "attacks/{attack}/{localization}") == []
