@@ -14,7 +14,7 @@ from mechunlearn.figures.html import safe
 
 WIDTH, HEIGHT = 900, 366
 TOP, BOTTOM = 112, 302  # of the stacks of layers
-CENTRES = (150, 440, 690)
+CENTRES = (150, 425, 665)
 BLOCK, GAP = 40, 4  # width of an attention block or MLP, and what lies between the two
 TIP = 7  # length of an arrow's tip
 LINE = 30  # characters of a prompt in one line
@@ -25,7 +25,7 @@ ATTACKS = {
     "quantize": "rounded weights",
     "probe": "probes inside",
     "soft-prompt": "trained prompts",
-    "prompt-search": "the best prompt found",
+    "prompt-search": "the best prompt",
 }
 STEPS = (
     ("1  Localize", "Which parts of the model", "bring the answer out?"),
