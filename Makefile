@@ -26,7 +26,7 @@ smoke: setup ## run every phase in minutes to results/smoke/report.html
 	mechunlearn run --configfile config/smoke.yaml
 
 test: setup lint ## check formatting, types and docs, then run all tests
-	python -m pytest -n 2 --dist loadgroup
+	python -m pytest -n 2 --no-loadscope-reorder
 
 lint: setup docs ## check formatting, types, workflow style and generated files
 	ruff check . && ruff format --check .
