@@ -8,10 +8,7 @@ function value(row, column) {
 }
 
 function compare(first, second) {
-  if (typeof first === "string" || typeof second === "string") {
-    return String(first).localeCompare(String(second));
-  }
-  return Number.isNaN(first) - Number.isNaN(second) || first - second || 0;
+  return typeof first === "string" || typeof second === "string" ? String(first).localeCompare(String(second)) : first - second;
 }
 
 function sort(head, column) {
@@ -22,7 +19,7 @@ function sort(head, column) {
     const rows = [...body.rows].filter((row) => !row.classList.contains("group"));
     const values = new Map(rows.map((row) => [row, value(row, column)]));
     const missing = (row) => Number.isNaN(values.get(row));
-    rows.sort((a, b) => (missing(a) || missing(b) || !largest ? 1 : -1) * compare(values.get(a), values.get(b)));
+    rows.sort((a, b) => missing(a) - missing(b) || (largest ? -1 : 1) * compare(values.get(a), values.get(b)) || 0);
     body.append(...rows);
   }
 }

@@ -29,7 +29,7 @@ from itertools import product
 from pathlib import Path
 
 from mechunlearn import registry
-from mechunlearn.config import PARAMETERS, Study
+from mechunlearn.config import PARAMETERS, Study, parameters
 from mechunlearn.errors import ArtifactError
 
 BASE = "base"
@@ -170,9 +170,8 @@ def sweep_home(study: str, cell: Cell) -> Path:
 
 
 def sweep_parameters(study: Study, objective: str) -> list[str]:
-    """The settings that are swept for an objective, in order; `surgery` has weights of its own and none of `edit`'s."""
-    own = objective.partition("-")[0] == "surgery"
-    return [name for name in study.sweep.grids if not own or name == "learning_rate"]
+    """The settings that are swept for an objective, in order."""
+    return [name for name in study.sweep.grids if name in parameters(objective)]
 
 
 def sweep_choices(study: Study) -> list[str]:

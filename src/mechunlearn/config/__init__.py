@@ -34,7 +34,7 @@ from mechunlearn.config.names import unknown, unknown_benchmark
 from mechunlearn.config.reading import load_study, validate_study
 from mechunlearn.config.settings import HUB_ROWS, NAME, ROWS, Format, Settings
 from mechunlearn.config.study import Study, attack_settings
-from mechunlearn.config.sweep import PARAMETERS, SweepSettings, SweptSettings
+from mechunlearn.config.sweep import PARAMETERS, SweepSettings, SweptSettings, parameters
 from mechunlearn.config.tasks import ScreenSettings, TaskSettings
 from mechunlearn.config.text import TextSettings
 from mechunlearn.errors import ConfigError
@@ -80,6 +80,7 @@ __all__ = [
     "TraceSettings",
     "attack_settings",
     "load_study",
+    "parameters",
     "unknown",
     "unknown_benchmark",
     "validate_study",

@@ -14,6 +14,11 @@ Value = Annotated[float, Field(gt=0)]
 PARAMETERS: tuple[str, ...] = get_args(Parameter)
 
 
+def parameters(objective: str) -> tuple[str, ...]:
+    """Those of PARAMETERS that an objective trains with; `surgery` has weights of its own and none of `edit`'s."""
+    return ("learning_rate",) if objective.partition("-")[0] == "surgery" else PARAMETERS
+
+
 class SweepSettings(Settings):
     """Trials of learning rates and weights, on facts and text that no report sees (appendix A.6): `snakemake sweep`."""
 

@@ -34,7 +34,7 @@ from mechunlearn import leaderboard as ranking
 from mechunlearn import published as paper
 from mechunlearn.artifacts import BENCHMARK, Selection
 from mechunlearn.claims import CLAIMS
-from mechunlearn.config import PARAMETERS, EditSettings, Study
+from mechunlearn.config import PARAMETERS, EditSettings, Study, parameters
 from mechunlearn.figures import data, html, words
 from mechunlearn.figures import planted as figure
 from mechunlearn.metrics import WORST, last
@@ -228,8 +228,7 @@ def rates(study: Study, model: str, task: str) -> str:
         rows = []
         for name in study.localizations:
             own = json.loads(study.edit_settings(model, task, name, objective))
-            weighted = objective.partition("-")[0] != "surgery"  # that one has weights of its own
-            cells = [f"{own[key]:g}" if weighted or key == "learning_rate" else "–" for key in names]
+            cells = [f"{own[key]:g}" if key in parameters(objective) else "–" for key in names]
             rows.append([html.safe(words.localization(name)), *cells])
         groups.append((html.safe(objective), rows))
     titles = (name.replace("_", " ").capitalize() for name in names)
