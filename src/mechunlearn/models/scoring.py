@@ -14,7 +14,7 @@ read. Prompts are padded on the right: attention is causal, so padding changes n
 
 import math
 from collections.abc import Iterator, Sequence
-from itertools import cycle, groupby
+from itertools import cycle, groupby, pairwise
 from typing import Any
 
 import torch
@@ -28,17 +28,11 @@ from mechunlearn.models.packing import last_hidden
 
 BATCH_TOKENS = 4096
 CACHED_ROWS = 8
-QUERIES, KEYS, FEW = 32, 16, (1, 2)  # that a CPU's attention takes at a time; rests that it treats otherwise
+QUERIES, KEYS, FEW = 32, 16, (1, 2, 3)  # that a CPU's attention takes at a time; rests that it treats otherwise
+FORWARD = 32  # tokens that take as long as a forward's own overhead does on a CPU
 
 # Keys and values of every layer: (rows, kv heads, tokens, head size) each.
 KeysValues = list[tuple[torch.Tensor, torch.Tensor]]
-
-
-def _after(model: Model, prefix: KeysValues, sequences: Sequence[Sequence[int]]) -> torch.Tensor:
-    """The final hidden state at the last token of each sequence after one prefix."""
-    inputs, lengths = pad(sequences, model.device)
-    cache = repeat(prefix, len(sequences))
-    return at_last(model.network.base_model(input_ids=inputs, past_key_values=cache).last_hidden_state, lengths)
 
 
 def at_last(hidden: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
@@ -125,8 +119,7 @@ def score(model: Model, prompts: Sequence[Prompt], soft: torch.Tensor | None = N
     for index, nll in zip(whole, option_nll(model, [prompts[index] for index in whole]), strict=True):
         rows[index] = _whole_row(prompts[index], nll)
     first = [index for index, prompt in enumerate(prompts) if not prompt.whole]
-    # Prompts of one order begin alike, which is run once a batch.
-    kinds = [(prompts[index].order, _kind(len(sequences[index]))) for index in first]
+    kinds = [_kind(len(sequences[index])) for index in first]
     for members in _batches([sequences[index] for index in first], BATCH_TOKENS, kinds):
         batch = [first[member] for member in members]
         ids = [sequences[index] for index in batch]
@@ -141,7 +134,7 @@ def _kind(length: int) -> tuple[int, int]:
     """Sequences of one kind get the same bits from a CPU's attention, however they are padded within their kind.
 
     That kernel takes 32 queries and 16 keys at a time. Keys beyond the last whole 16 get another exponential than the
-    rest, and one or two queries left over another product than more of them. In bfloat16 a last bit so moved grows to
+    rest, and up to three queries left over another product than more of them. In bfloat16 a last bit so moved grows to
     0.04 of a probability.
     """
     left = length % QUERIES
@@ -149,19 +142,45 @@ def _kind(length: int) -> tuple[int, int]:
 
 
 def _hidden_of_kind(model: Model, sequences: Sequence[Sequence[int]]) -> torch.Tensor:
-    """`last_hidden` of sequences of one kind, with the bits that each has when it runs alone."""
-    longest, shared = max(map(len, sequences)), common_prefix(sequences) if len(sequences) > 1 else 0
-    if longest % QUERIES in FEW:
-        shared -= shared % QUERIES  # the same few are left over as when alone
-    elif (longest - shared) % QUERIES in FEW:
-        shared = max(0, shared - (longest - shared) % QUERIES)  # none are
-    # The first is run whole: its keys and values at the prefix, which all share, saw as many keys as in each of them.
-    cache, whole = DynamicCache(), torch.tensor([list(sequences[0])], device=model.device)
-    first = model.network.base_model(input_ids=whole, past_key_values=cache).last_hidden_state[:, -1]
-    if len(sequences) == 1:
-        return first
-    prefix = [(each.keys[:, :, :shared], each.values[:, :, :shared]) for each in cache.layers] if shared else []
-    return torch.cat([first, _after(model, prefix, [sequence[shared:] for sequence in sequences[1:]])])
+    """`last_hidden` of sequences of one kind, with the bits that each has when it runs alone.
+
+    What several begin with is run once: the first of them whole, and the others after its keys and values there, which
+    saw as many keys as in each of them.
+    """
+    shared = _worth_sharing(sequences)
+    own = [tuple(ids[:shared]) if shared else place for place, ids in enumerate(sequences)]
+    first = {beginning: own.index(beginning) for beginning in dict.fromkeys(own)}
+    leaders, cache = list(first.values()), DynamicCache()
+    inputs, lengths = pad([sequences[place] for place in leaders], model.device)
+    hidden = at_last(model.network.base_model(input_ids=inputs, past_key_values=cache).last_hidden_state, lengths)
+    others = [place for place in range(len(sequences)) if first[own[place]] != place]
+    if not others:
+        return hidden
+    rows = [leaders.index(first[own[place]]) for place in others]
+    prefix = [(each.keys[rows, :, :shared], each.values[rows, :, :shared]) for each in cache.layers]
+    inputs, lengths = pad([sequences[place][shared:] for place in others], model.device)
+    after = model.network.base_model(input_ids=inputs, past_key_values=cached(prefix)).last_hidden_state
+    back = torch.tensor([*leaders, *others]).argsort()
+    return torch.cat([hidden, at_last(after, lengths)])[back]
+
+
+def _worth_sharing(sequences: Sequence[Sequence[int]]) -> int:
+    """How many first tokens of sequences of one kind to run once for all that begin so: what takes the fewest tokens."""
+    longest, ordered = max(map(len, sequences)), sorted(map(tuple, sequences))
+    alike = [common_prefix(pair) for pair in pairwise(ordered)]
+    left = longest % QUERIES
+
+    def takes(shared: int) -> int:
+        if not shared:
+            return len(sequences) * longest
+        leaders = 1 + sum(each < shared for each in alike)
+        return leaders * longest + (len(sequences) - leaders) * (longest - shared) + FORWARD
+
+    def same_bits(shared: int) -> bool:
+        rest = (longest - shared) % QUERIES
+        return rest == left if left in FEW else rest not in FEW
+
+    return min(filter(same_bits, range(min(map(len, sequences)))), key=takes)
 
 
 def _row(model: Model, prompt: Prompt, probabilities: torch.Tensor) -> dict[str, Any]:
@@ -271,16 +290,17 @@ def text_scores(
 
 
 
-def _batches(sequences: Sequence[Sequence[int]], tokens: int, groups: Sequence[Any]) -> list[list[int]]:
-    """Indices in batches of one group and similar length, at most `tokens` padded tokens each."""
+def _batches(sequences: Sequence[Sequence[int]], tokens: int, kinds: Sequence[Any]) -> list[list[int]]:
+    """Indices in batches of one kind, at most `tokens` padded tokens each; those that begin alike stand together."""
     batches: list[list[int]] = []
-    order = sorted(range(len(sequences)), key=lambda index: (groups[index], len(sequences[index]), index))
-    for _, members in groupby(order, key=lambda index: groups[index]):
-        batch: list[int] = []
+    order = sorted(range(len(sequences)), key=lambda index: (kinds[index], sequences[index], index))
+    for _, members in groupby(order, key=lambda index: kinds[index]):
+        batch, longest = list[int](), 0
         for index in members:
-            if batch and (len(batch) + 1) * len(sequences[index]) > tokens:
+            longest = max(longest, len(sequences[index]))
+            if batch and (len(batch) + 1) * longest > tokens:
                 batches.append(batch)
-                batch = []
+                batch, longest = [], len(sequences[index])
             batch.append(index)
         batches.append(batch)
     return batches
