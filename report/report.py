@@ -12,11 +12,6 @@
 
 # %% [markdown]
 # # Where should knowledge be edited so that it stays gone?
-#
-# A language model knows facts: ask it for an athlete's sport and it answers. Suppose a fact must go. One can train the
-# model to answer something else, but the old fact may survive inside: it comes back when the question is put another
-# way, or after a little more training. *Mechanistic Unlearning* (Guo et al., ICML 2025) claims that it depends on
-# **where** the model is edited: train only the layers that look facts up, and they stay gone.
 
 # %%
 from collections import Counter
@@ -60,7 +55,7 @@ hidden = {model: settings.planted for model, settings in study.models.items() if
 shown = [(model, task) for model, task in cells if model not in hidden]
 path = folder / "planted.csv"
 ranks = artifacts.read_table(path, artifacts.PLANTED_COLUMNS) if path.is_file() else None
-edits = bool(study.objectives)
+edits, new = bool(study.objectives), [name for name in study.objectives if name in tables.PUT_IN]
 path = folder / "costs.csv"
 spent = artifacts.read_table(path, COSTS) if path.is_file() else None
 
@@ -105,6 +100,15 @@ def titled(title):
 number, absent = 0, []
 
 # %%
+EDITING = """<p>A language model knows facts: ask it for an athlete's sport and it answers. Suppose a fact must go. One
+can train the model to answer something else, but the old fact may survive inside: it comes back when the question is
+put another way, or after a little more training. <em>Mechanistic Unlearning</em> (Guo et al., ICML 2025) claims that it
+depends on <strong>where</strong> the model is edited: train only the layers that look facts up, and they stay
+gone.</p>"""
+REPLACING = """<p>A language model has read texts about people. Some of them must be forgotten, of others it must learn
+something new. <em>LLM Surgery</em> (Veldanda et al., 2024) claims that one short training does both, and keeps the
+rest, at a fraction of what training anew would cost. It trains the whole model; whether it is better to train only the
+layers that look facts up is asked here, too.</p>"""
 AIM = (
     "This report puts that claim to the test."
     if edits
@@ -113,6 +117,7 @@ AIM = (
     else "Nothing is edited here: this report asks where the methods point, and how far they can be trusted."
 )
 show(
+    REPLACING if {task.facts for task in study.tasks.values()} == {"biographies"} else EDITING,
     f"<p>{AIM}</p>",
     f'<p class="subtitle">Study <strong>{html.safe(study.study)}</strong>: {html.safe(words.listing(study.models))}, '
     f"{html.safe(words.listing(study.tasks))}.</p>",
@@ -126,8 +131,7 @@ for model, task in shown[:1] if edits else []:
     chosen = selections.get("fact-lookup") or next(iter(selections.values()), None)
     layers = localization_map.layer_count(selections, data.tracings(home, part(model, task)))
     if forgotten and chosen:
-        put_in = bool(set(study.objectives) & set(tables.PUT_IN))
-        drawing = overview.draw(forgotten[0], chosen, layers, study.attacks, put_in)
+        drawing = overview.draw(forgotten[0], chosen, layers, study.attacks, bool(new))
         show(f'<div class="scroll">{drawing}</div>')
 
 # %% [markdown]
@@ -217,16 +221,17 @@ of {html.safe(words.listing(sorted({base for base, _ in hidden.values()})))}, an
 each for the layers {layers}. Then every method was asked for the layer.
 {"" if shown or ranks is None else html.safe(tables.methods(list(ranks.localizer)))}</p>"""
     )
+answers = "“New answer” and “true answer” are probabilities" if new else "“True answer” is a probability"
 if edits:
     show(
-        f"""<p><strong>How to read the numbers.</strong> “New answer” and “true answer” are probabilities among the
-possible answers, averaged over facts. 0.86 [0.79, 0.92] is a mean with its {level} interval, got by drawing the facts
-again and again at random (bootstrap); n is the number of facts. A way of asking counts only if the model, before any
-edit, gets at least {study.evaluate.gate:.0%} of the facts it knows right that way; a model that cannot use a format
-cannot show anything by failing in it.{
-            " Only inject and dpo train new answers: after other objectives the new answer is a wrong one that nobody "
-            "trained. The paper's claims are about new answers and are tested for inject alone."
-            if set(study.objectives) - {"inject"}
+        f"""<p><strong>How to read the numbers.</strong> {answers} among the possible answers, averaged over facts.
+0.86 [0.79, 0.92] is a mean with its {level} interval, got by drawing the facts again and again at random (bootstrap); n
+is the number of facts. A way of asking counts only if the model, before any edit, gets at least
+{study.evaluate.gate:.0%} of the facts it knows right that way; a model that cannot use a format cannot show anything by
+failing in it.{
+            f" Only {words.listing(new)} put new answers in: after other objectives the new answer is a wrong one that "
+            "nobody trained. The paper's claims are about new answers and are tested for inject alone."
+            if new and set(study.objectives) - {"inject"}
             else ""
         }</p>"""
     )
@@ -284,8 +289,8 @@ SURGERY = """
 rest: ascent on the texts to forget and on the obsolete ones, descent on their updates, and a divergence that holds
 the model where it was on other texts. The people are invented, so the baseline, which was trained on the updates
 alone, never read what is unlearned. Accuracy: how often the right one of three options has the lowest perplexity,
-in questions worded as no text was; chance is 1/3. Texts: nats a token. Retain: people whose texts the divergence holds
-on to. Keep: people whose texts no edit used.</p>"""
+in questions worded as no text was; chance is 1/3. Retain: people whose texts the divergence holds on to. Keep: people
+whose texts no edit used.</p>"""
 for model, task in cells:
     if study.tasks[task].facts != "biographies":
         continue
@@ -298,6 +303,8 @@ for model, task in cells:
         "<p>Test questions:</p>",
         people.accuracies(own, model, others, "quiz-test"),
         html.details("Validation questions", people.accuracies(own, model, others, "quiz-validation")),
+        "<p>How unlikely their texts are, in nats a token:</p>",
+        people.texts(own, model, others),
         people.costs(spent) if spent is not None else "",
     )
 

@@ -28,7 +28,7 @@ import numpy as np
 import pandas as pd
 
 from mechunlearn.config import EvaluateSettings, ReportSettings
-from mechunlearn.facts import BACKWARDS
+from mechunlearn.facts import BACKWARDS, QUIZ
 from mechunlearn.gate import gates
 from mechunlearn.stats import central, interval, resampled_means
 from mechunlearn.study import BASE, Cell
@@ -136,11 +136,13 @@ def ways(table: pd.DataFrame, unusable: Sequence[str]) -> pd.DataFrame:
     """Forget facts x the ways of getting at them, `STAGE ELICITATION`: p_true. Probes are not among them.
 
     A probe's classes are fewer than a prompt's options, so its probabilities cannot be compared with these; neither can
-    those of subjects, of which a forgotten fact's still gets its share by chance.
+    those of subjects, of which a forgotten fact's still gets its share by chance. The two halves of a quiz, each about
+    other facts, are one way.
     """
     asked = table[(table.role == "forget") & table.p_true.notna() & ~table.elicitation.isin([*unusable, BACKWARDS])]
     asked = asked[asked.stage.isin(full_strength(asked.stage.unique())) & ~asked.stage.str.startswith("probed@")]
-    return asked.assign(way=asked.stage + " " + asked.elicitation).pivot(index="fact", columns="way", values="p_true")
+    way = asked.stage + " " + asked.elicitation.replace(QUIZ)
+    return asked.assign(way=way).pivot(index="fact", columns="way", values="p_true")
 
 
 def _largest(ways: pd.DataFrame, report: ReportSettings) -> tuple[float, np.ndarray]:

@@ -17,6 +17,7 @@ EDITED = ("forget", "forget-train", "maintain-train")
 KNOWN = ("forget", "obsolete", "maintain-test")  # what is measured and the base model should know
 MEASURED = (*KNOWN, "update")
 BACKWARDS = "reversed"  # the format that asks for subjects: by chance, a forgotten fact's still gets its share
+QUIZ = {"quiz-validation": "quiz", "quiz-test": "quiz"}  # two formats that each ask for another half of the facts
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,12 @@ details   a part that opens on a click
 import base64
 from collections.abc import Iterable, Sequence
 from html import escape
+from itertools import compress
 from pathlib import Path
 
 from mechunlearn.errors import ArtifactError
 
+MISSING = "–"  # a cell with nothing to tell
 SIGNS = {"reproduced": ("yes", "✓"), "not reproduced": ("no", "✗"), "not measurable here": ("none", "–")}
 
 
@@ -25,8 +27,13 @@ def safe(text: object) -> str:
 def table(head: Sequence[str], groups: Iterable[tuple[str, Iterable[Sequence[str]]]], kind: str = "numbers") -> str:
     """Groups of rows, each under a title (none where it is empty); the first cell of a row names it.
 
-    Cells and titles are HTML.
+    Cells and titles are HTML. A column in which every row has a dash is left out.
     """
+    groups = [(title, [list(row) for row in rows]) for title, rows in groups]
+    if every := [row for _, rows in groups for row in rows]:
+        told = [not number or any(row[number] != MISSING for row in every) for number in range(len(head))]
+        head = list(compress(head, told))
+        groups = [(title, [list(compress(row, told)) for row in rows]) for title, rows in groups]
     parts = [f'<div class="scroll"><table class="{kind}"><thead><tr>']
     parts += [f'<th scope="col">{cell}</th>' for cell in head]
     parts.append("</tr></thead>")
@@ -48,7 +55,8 @@ def picture(path: Path, title: str, found: str, seen: str) -> str:
     except OSError as error:
         raise ArtifactError(f"{path} cannot be read: {error.strerror}.") from error
     image = f'<img alt="{safe(title)} {safe(found)}" src="data:image/svg+xml;base64,{data}">'
-    text = f'<strong>{safe(title)}</strong> {safe(found)} <span class="note">{safe(seen)}</span>'
+    lines = "<br>".join(safe(line) for line in found.splitlines())
+    text = f'<strong>{safe(title)}</strong> {lines} <span class="note">{safe(seen)}</span>'
     return f'<figure><div class="scroll">{image}</div><figcaption>{text}</figcaption></figure>'
 
 

@@ -63,13 +63,14 @@ def caption(results: Path, metrics: pd.DataFrame, level: str = "95%") -> tuple[s
     seen.append("Rows below: what each method trains, and how many parameters that is.")
     if (lookup := chosen.get("fact-lookup")) is not None:
         layers = {component.layer for component in lookup.components}
-        found.append(f"Fact lookup trains the MLPs of layers {words.ranges(layers)}.")
+        found.append(f"Fact lookup trains {words.components(lookup)}.")
+        those = "this MLP" if len(layers) == 1 else f"these {len(layers)} MLPs"
         shared = [
-            f"{words.quoted(name)} shares {len(layers & {c.layer for c in selection.components if c.kind == 'mlp'})}"
+            f"{len(layers & {c.layer for c in selection.components if c.kind == 'mlp'})} with {words.quoted(name)}"
             for name, selection in chosen.items()
             if budgeted(name)
         ]
-        found.append(f"Of these {len(layers)} MLPs, {words.listing(shared)}." if shared else "")
+        found.append(f"Of {those} it shares {words.listing(shared)}." if shared else "")
     return " ".join(filter(None, found)), " ".join(seen)
 
 

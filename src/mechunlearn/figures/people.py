@@ -1,6 +1,7 @@
 """The tables of a study of LLM Surgery, as HTML. Torch-free.
 
 accuracies   accuracy on questions about each stream: base model, before, baseline, and every edit
+texts        how unlikely the texts of each stream have become, and other text
 costs        tokens and seconds of every edit beside the baseline's
 """
 
@@ -9,6 +10,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from mechunlearn.figures import data, html, words
+from mechunlearn.study import BASE
 
 STREAMS = {
     "forget": "Forget",
@@ -24,30 +26,38 @@ def accuracies(metrics: pd.DataFrame, model: str, references: Sequence[str], eli
 
     `metrics` are those of one task, of all models.
     """
-    head = ["", *STREAMS.values(), "Texts: forget", "Texts: update", "Texts: keep", "General text"]
-    rows = [[html.safe(name), *_cells(metrics, name, "base", "", elicitation)] for name in [*references, model]]
+    columns = [(title, "accuracy_true", elicitation, role) for role, title in STREAMS.items()]
+    return _table(metrics, model, references, columns)
+
+
+def texts(metrics: pd.DataFrame, model: str, references: Sequence[str]) -> str:
+    """The same rows: cross-entropy of each stream's texts, in nats a token."""
+    columns = [(title, "nll", "biography", role) for role, title in STREAMS.items()]
+    return _table(metrics, model, references, [*columns, ("General text", "nll", "text", "text")])
+
+
+def _table(
+    metrics: pd.DataFrame, model: str, references: Sequence[str], columns: Sequence[tuple[str, str, str, str]]
+) -> str:
+    """columns   (title, metric, elicitation, role)"""
+
+    def cells(name: str, localization: str, objective: str) -> list[str]:
+        where = {"model": name, "localization": localization, "objective": objective}
+        where["stage"] = BASE if localization == BASE else "edited"
+        return [
+            words.row(data.one(metrics, metric, elicitation=elicitation, role=role, **where))
+            for _, metric, elicitation, role in columns
+        ]
+
+    rows = [[html.safe(name), *cells(name, BASE, "")] for name in [*references, model]]
     groups = [("Before surgery, and models to compare with", rows)]
     own = metrics[metrics.model == model]
     for objective in data.objectives(own):
         edits = [
-            [html.safe(words.localization(name)), *_cells(metrics, model, name, objective, elicitation)]
-            for name in data.localizations(own)
+            [html.safe(words.localization(name)), *cells(model, name, objective)] for name in data.localizations(own)
         ]
         groups.append((html.safe(objective), edits))
-    return html.table(head, groups)
-
-
-def _cells(metrics: pd.DataFrame, model: str, localization: str, objective: str, elicitation: str) -> list[str]:
-    where = {"model": model, "localization": localization, "objective": objective}
-    where["stage"] = "base" if localization == "base" else "edited"
-    asked = [
-        words.row(data.one(metrics, "accuracy_true", elicitation=elicitation, role=role, **where)) for role in STREAMS
-    ]
-    told = [
-        words.row(data.one(metrics, "nll", elicitation="biography", role=role, **where))
-        for role in ("forget", "update", "maintain-test")
-    ]
-    return [*asked, *told, words.row(data.one(metrics, "nll", elicitation="text", role="text", **where))]
+    return html.table(["", *(title for title, *_ in columns)], groups)
 
 
 def costs(spent: pd.DataFrame) -> str:

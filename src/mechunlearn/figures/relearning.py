@@ -26,9 +26,9 @@ def draw(results: Path, metrics: pd.DataFrame) -> Figure:
         for row, objective in zip(grid, objectives, strict=True):
             for axes, role in zip(row, PANELS, strict=True):
                 ends = _lines(axes, metrics, objective, role, steps)
-                suffix = f" ({objective})" if len(objectives) > 1 else ""
-                axes.set_title(PANELS[role] + suffix)
+                axes.set_title(PANELS[role])
                 if role == "forget":
+                    axes.set_title(PANELS[role] + data.named(objective, objectives))
                     _label(axes, ends, style.looks(data.localizations(metrics)))
             row[0].set_ylabel("Probability of the true answer")
             row[1].set_ylabel("")
@@ -98,9 +98,10 @@ def caption(results: Path, metrics: pd.DataFrame, level: str = "95%") -> tuple[s
     steps = data.steps(metrics)
     if not steps:
         return NONE, ""
-    found, facts = [], 0
+    found, facts = dict[str, list[str]](), 0
     before = data.base(metrics, "p_true", "completion", "forget")
     for objective in data.objectives(metrics):
+        told = found.setdefault(objective, [])
         where = {"objective": objective, "elicitation": "completion"}
         start = data.pick(metrics, "p_true", stage="relearned@0", role="forget", **where)
         last = {"stage": f"relearned@{steps[-1]}", **where}
@@ -108,13 +109,13 @@ def caption(results: Path, metrics: pd.DataFrame, level: str = "95%") -> tuple[s
         if unseen.empty:
             continue
         low, high, facts = unseen.iloc[0], unseen.iloc[-1], int(unseen.n.max())
-        found.append(
+        told.append(
             f"For the facts the attack never saw, the true answer starts at {words.number(start.value.min())} to "
             f"{words.number(start.value.max())} and after {steps[-1]} steps stands at {words.number(low.value)} "
             f"({words.short(low.localization)}) to {words.number(high.value)} ({words.short(high.localization)}); "
             f"before the edit it was {words.number(before.value)}."
         )
-        found.append(words.contrast(metrics, "p_true", role="forget", **last))
+        told.append(words.contrast(metrics, "p_true", role="forget", **last))
         trained = data.pick(metrics, "p_true", role="relearn-train", **last)
         if not trained.empty:
             weakest = trained.value.min()
@@ -123,7 +124,7 @@ def caption(results: Path, metrics: pd.DataFrame, level: str = "95%") -> tuple[s
                 if weakest >= before.value / 2
                 else "so the attack does not work everywhere, and a low value on the left proves little there"
             )
-            found.append(
+            told.append(
                 f"On the facts it trained on it reaches {words.number(weakest)} to "
                 f"{words.number(trained.value.max())}, {works}."
             )
@@ -132,4 +133,4 @@ def caption(results: Path, metrics: pd.DataFrame, level: str = "95%") -> tuple[s
         f"asked in the training prompt (n = {facts}). Right: the half trained on. Lines on symbols: {level} bootstrap "
         "intervals over facts; symbols are set side by side so that they can be told apart. Dashed: before the edit."
     )
-    return " ".join(filter(None, found)), seen
+    return words.each(found), seen

@@ -36,8 +36,7 @@ def draw(results: Path, metrics: pd.DataFrame) -> Figure:
         panels = [(objective, metric) for objective in objectives for metric in measured]
         for axes, (objective, metric) in zip(grid, panels, strict=True):
             _bars(axes, metrics, metric, objective, names, formats)
-            suffix = f" ({objective})" if len(objectives) > 1 else ""
-            axes.set_title(PANELS[metric] + suffix)
+            axes.set_title(PANELS[metric] + data.named(objective, objectives))
         handles, labels = grid[0].get_legend_handles_labels()
         handles, labels = [*handles[1:], handles[0]], [*labels[1:], labels[0]]  # the reference last
         columns = 3 if len(labels) > 8 or max(map(len, labels)) > 26 else 4
@@ -97,25 +96,25 @@ def _bars(axes: Axes, metrics: pd.DataFrame, metric: str, objective: str, names:
 
 def caption(results: Path, metrics: pd.DataFrame, level: str = "95%") -> tuple[str, str]:
     """How the localizations differ by format, and how to read the bars and their gaps."""
-    counts, found = data.counting(metrics), []
+    counts, found = data.counting(metrics), dict[str, list[str]]()
     metric = "p_true" if _edited(metrics, "p_new").empty else "p_new"
     edited, answer = _edited(metrics, metric), {"p_true": "true", "p_new": "new"}[metric]
     if edited.empty or not counts:
         return NONE if edited.empty else UNUSABLE, ""
     for objective in data.objectives(metrics):
-        part = edited[edited.objective == objective]
+        part, told = edited[edited.objective == objective], found.setdefault(objective, [])
         for elicitation in [name for name in ("completion", "choice-text", "choice-letter") if name in counts]:
             rows = part[part.elicitation == elicitation].sort_values("value")
             if rows.empty:
                 continue
             low, high = rows.iloc[0], rows.iloc[-1]
-            found.append(
+            told.append(
                 f"{words.elicitation(elicitation)}: the {answer} answer gets {words.number(low.value)} "
                 f"({words.short(low.localization)}) to {words.number(high.value)} ({words.short(high.localization)})."
             )
             if elicitation != "completion":
                 where = {"objective": objective, "stage": "edited", "elicitation": elicitation, "role": "forget"}
-                found.append(words.contrast(metrics, metric, **where))
+                told.append(words.contrast(metrics, metric, **where))
     seen = [
         f"Each group of bars is one way of asking for the forgotten facts (n = {edited.n.max()}). Lines on bars: "
         f"{level} bootstrap intervals over facts. Dashed: the model before the edit."
@@ -126,4 +125,4 @@ def caption(results: Path, metrics: pd.DataFrame, level: str = "95%") -> tuple[s
         for name in data.elicitations(metrics)
         if name not in counts
     ]
-    return " ".join(filter(None, found)), " ".join(seen)
+    return words.each(found), " ".join(seen)

@@ -87,7 +87,8 @@ def claims(found: Sequence[dict[str, Any]]) -> str:
     """One row a claim. A verdict that only a wide interval forbids is marked as open."""
     rows = []
     for claim in found:
-        ours = words.number(claim["value"], claim["low"], claim["high"]) if claim["value"] is not None else "–"
+        bounds = (claim["low"], claim["high"]) if claim["n"] else ()  # one timing has no interval
+        ours = words.number(claim["value"], *bounds) if claim["value"] is not None else html.MISSING
         ours = f'<span class="value">{ours}</span>'
         facts = f'<span class="n">n = {claim["n"]}</span>' if claim["n"] else ""
         note = " ".join(part for part in (_readable(claim["note"]), _undecided(claim), _power(claim)) if part)
@@ -105,12 +106,17 @@ def claims(found: Sequence[dict[str, Any]]) -> str:
 
 
 def summary(found: Sequence[dict[str, Any]]) -> str:
-    """`Of 7 claims, 2 were reproduced, 3 were not, and 2 cannot be measured here.`"""
+    """`Of 7 claims of the paper, 2 held here, 3 did not, and 2 cannot be measured with this model or study.`"""
     count = Counter(claim["verdict"] for claim in found)
     unclear = sum(bool(_undecided(claim)) for claim in found)
-    text = f"Of {len(found)} claims of the paper, {count['reproduced']} held here, {count['not reproduced']} did not"
-    text += f" ({unclear} of them because the interval is too wide to tell)" if unclear else ""
-    return text + f", and {count['not measurable here']} cannot be measured with this model or study."
+    parts = [
+        f"{count['reproduced']} held here",
+        f"{count['not reproduced']} did not"
+        + (f" ({unclear} of them because the interval is too wide to tell)" if unclear else ""),
+    ]
+    if missing := count["not measurable here"]:
+        parts.append(f"{missing} cannot be measured with this model or study")
+    return f"Of {len(found)} claims of the paper, {words.listing(parts)}."
 
 
 def answer(metrics: pd.DataFrame, objective: str) -> str:
@@ -228,7 +234,7 @@ def rates(study: Study, model: str, task: str) -> str:
         rows = []
         for name in study.localizations:
             own = json.loads(study.edit_settings(model, task, name, objective))
-            cells = [f"{own[key]:g}" if key in parameters(objective) else "–" for key in names]
+            cells = [f"{own[key]:g}" if key in parameters(objective) else html.MISSING for key in names]
             rows.append([html.safe(words.localization(name)), *cells])
         groups.append((html.safe(objective), rows))
     titles = (name.replace("_", " ").capitalize() for name in names)
@@ -278,7 +284,7 @@ def planted(table: pd.DataFrame) -> str:
                 figure.rank(found),
                 words.number(*found.first),
                 words.number(*found.top),
-                f"MLP {layer}: {often} of {misses}" if misses else "–",
+                f"MLP {layer}: {often} of {misses}" if misses else html.MISSING,
             ]
         )
     expected = figure.chance(table)
@@ -338,7 +344,7 @@ def objectives(metrics: pd.DataFrame, seconds: Mapping[tuple[str, str], float]) 
                 where |= {"elicitation": elicitation} if elicitation else {}
                 cells.append(words.row(data.one(metrics, metric, **where)))
             spent = seconds.get((localization, name))
-            body.append([*cells, "–" if spent is None else f"{spent:.0f}"])
+            body.append([*cells, html.MISSING if spent is None else f"{spent:.0f}"])
         groups.append((html.safe(words.localization(localization)), body))
     return html.table(["", *(title for title, *_ in columns), "Seconds to edit"], groups)
 
@@ -366,7 +372,7 @@ def side_effects(metrics: pd.DataFrame, objective: str) -> str:
         "Side effects: kept facts whose answer was forgotten elsewhere (same answer) or put in elsewhere (new answer), "
         "and text, in nats a token"
     )
-    counts = " and ".join(str(size) for size in sizes.values())
+    counts = " and ".join(str(size) for size in sizes.values() if size)
     return html.table(["", *(title for title, *_ in columns)], [(f'{title} <span class="n">n = {counts}</span>', rows)])
 
 
@@ -392,25 +398,26 @@ def benchmarks(metrics: pd.DataFrame, objective: str) -> str:
 
 
 def robustness(metrics: pd.DataFrame, objective: str) -> str:
-    """The leaderboard: a column an attack at its full strength, the worst case and what brought it last."""
+    """The leaderboard: the worst case and what brought it, then a column an attack at its full strength."""
     board = ranking.leaderboard(metrics[metrics.objective == objective])
     found = ranking.attacks(ranking.stages(board))
     stages = [name for name in found if name != "kept"]
-    if not stages:
+    if board.empty or not stages:
         return ""
     body = []
     for row in board.to_dict("records"):
-        cells = [_bounded(row, name) for name in ["edited", *stages, WORST]]
-        body.append([html.safe(words.localization(row["localization"])), *cells, html.safe(words.way(row["way"]))])
-    head = ["", *(html.safe(words.stage(name).capitalize()) for name in ["edited", *stages])]
+        cells = [_bounded(row, name) for name in [WORST, "edited", *stages]]
+        cells[0] += f'<span class="note">{html.safe(words.way(row["way"]))}</span>'
+        body.append([html.safe(words.localization(row["localization"])), *cells])
+    head = ["", "Worst case, by", *(html.safe(words.stage(name).capitalize()) for name in ["edited", *stages])]
     title = "Leaderboard: the true answer of the forgotten facts, the most robust edit first"
     title += f' <span class="n">n = {board.n.min()}</span>'
-    return html.table([*head, "Worst case of all", "by"], [(title, body)])
+    return html.table(head, [(title, body)])
 
 
 def _bounded(row: Mapping[Any, Any], name: str) -> str:
     value, low, high = (row[f"{name}{bound}"] for bound in ("", "_low", "_high"))
-    return "–" if pd.isna(value) else words.number(value, low, high)
+    return html.MISSING if pd.isna(value) else words.number(value, low, high)
 
 
 def probes(metrics: pd.DataFrame, objective: str) -> str:
@@ -478,6 +485,6 @@ def _paper(means: pd.DataFrame, cells: pd.DataFrame, localization: str, metric: 
 
     mean, each = values(means), values(cells)
     if mean.empty:
-        return "–"
+        return html.MISSING
     spread = f" ({words.number(each.min())} to {words.number(each.max())})" if len(each) else ""
     return words.number(float(mean.iloc[0])) + spread

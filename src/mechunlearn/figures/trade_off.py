@@ -41,9 +41,7 @@ def draw(results: Path, metrics: pd.DataFrame) -> Figure:
             before = (forgetting(metrics, "base", ""), keeping(metrics, "base", ""))
             _plane(left, points, before)
             _rows(right, {name: forgot for name, (forgot, _) in points.items()})
-            if len(objectives) > 1:
-                for axes in (left, right):
-                    axes.set_title(f"{axes.get_title(loc='left')} ({objective})")
+            left.set_title(left.get_title(loc="left") + data.named(objective, objectives))
     return drawing
 
 
@@ -130,7 +128,7 @@ def _rows(axes: Axes, points: dict[str, Point]) -> None:
 
 def caption(results: Path, metrics: pd.DataFrame, level: str = "95%") -> tuple[str, str]:
     """Which edits forget and keep most and least, and what the axes mean."""
-    names, formats, found = data.localizations(metrics), data.counting(metrics), []
+    names, formats, found = data.localizations(metrics), data.counting(metrics), dict[str, list[str]]()
     if not data.objectives(metrics):
         return NONE, ""
     if not formats:
@@ -143,7 +141,7 @@ def caption(results: Path, metrics: pd.DataFrame, level: str = "95%") -> tuple[s
             least, most = min(points, key=lambda name: points[name]), max(points, key=lambda name: points[name])
             ends = [f"{words.number(points[name])} ({words.short(name)})" for name in (least, most)]
             parts.append(f"{what} runs from {ends[0]} to {ends[1]}")
-        found.append(f"{parts[0]}, {parts[1]}; before the edit, {words.number(before.value)} was kept.")
+        found[objective] = [f"{parts[0]}, {parts[1]}; before the edit, {words.number(before.value)} was kept."]
     facts = [data.pick(metrics, "p_true", stage="edited", role=role).n.max() for role in ("forget", "maintain-test")]
     seen = (
         f"Each edit as a mean over the {len(formats)} formats the model can use. Forgetting: one minus the true "
@@ -152,4 +150,4 @@ def caption(results: Path, metrics: pd.DataFrame, level: str = "95%") -> tuple[s
         "intervals over facts, which is at most too wide. Right: a tick for each format, the symbol at their mean, "
         "the format that leaks most by name."
     )
-    return " ".join(found), seen
+    return words.each(found), seen

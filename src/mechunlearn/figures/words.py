@@ -13,15 +13,17 @@ span           4, 1, 9 -> "1 to 9"
 ranges         2, 3, 4, 8 -> "2–4, 8"
 components     a selection in words
 contrast       paired differences from a reference in a sentence
+each           what was found for each objective, a line each
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
 
 from mechunlearn import registry
 from mechunlearn.artifacts import Selection
 from mechunlearn.figures.data import localizations, one
+from mechunlearn.figures.html import MISSING
 
 LOCALIZATIONS = {
     "base": "Before the edit",
@@ -54,6 +56,7 @@ ELICITATIONS = {
     "choice-letter": "Multiple choice, by letter",
     "reversed": "Asked backwards",
     "generation": "Free text",
+    "quiz": "Questions",
     "quiz-validation": "Questions for validation",
     "quiz-test": "Questions for testing",
     "best-prompt": "Best prompt found",
@@ -134,7 +137,7 @@ def _tidy(text: str) -> str:
 def row(found: object, sign: bool = False) -> str:
     """A metrics row as value and interval; a dash where there is none."""
     if found is None:
-        return "–"
+        return MISSING
     return number(found.value, found.low, found.high, sign)  # type: ignore[attr-defined]
 
 
@@ -202,3 +205,9 @@ def contrast(metrics: pd.DataFrame, metric: str, reference: str = "fact-lookup",
     if not parts:
         return ""
     return f"Against {short(reference).lower()}, fact by fact, it is {'; '.join(parts)}."
+
+
+def each(found: Mapping[str, Sequence[str]]) -> str:
+    """Sentences by objective: a line each that has any, named where there are several."""
+    told = {objective: " ".join(filter(None, sentences)) for objective, sentences in found.items()}
+    return "\n".join(f"{name}: {text}" if len(found) > 1 else text for name, text in told.items() if text)

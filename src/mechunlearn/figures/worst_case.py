@@ -74,7 +74,7 @@ def _rows(axes: Axes, metrics: pd.DataFrame, objective: str, names: list[str]) -
 
 def caption(results: Path, metrics: pd.DataFrame, level: str = "95%") -> tuple[str, str]:
     """Which edit's worst case is least and most, by what it is reached, and what is counted."""
-    objectives, found, facts = data.objectives(metrics), [], 0
+    objectives, found, facts = data.objectives(metrics), dict[str, list[str]](), 0
     if not objectives:
         return NONE, ""
     tried = set[str]()
@@ -88,8 +88,10 @@ def caption(results: Path, metrics: pd.DataFrame, level: str = "95%") -> tuple[s
             f"{words.row(row)} ({words.short(row.localization)}; {words.way(row.elicitation)})"
             for row in ([least, most] if len(rows) > 1 else [least])
         ]
-        found.append(f"In its worst case an edit leaves the true answer {' to '.join(ends)}.")
-        found.append(words.contrast(metrics, "p_true", objective=objective, stage=WORST))
+        found[objective] = [
+            f"In its worst case an edit leaves the true answer {' to '.join(ends)}.",
+            words.contrast(metrics, "p_true", objective=objective, stage=WORST),
+        ]
         tried |= set(ways(metrics, least.localization, objective).stage)
     attacks = words.listing(words.stage(name) for name in sorted(tried - {"edited"}))
     seen = (
@@ -98,4 +100,4 @@ def caption(results: Path, metrics: pd.DataFrame, level: str = "95%") -> tuple[s
         "interval; each resample of the facts takes its own largest, and the largest of several noisy means lies a "
         "little too high. Probes are not counted here: they choose among fewer answers."
     )
-    return " ".join(filter(None, found)), seen
+    return words.each(found), seen
