@@ -83,6 +83,25 @@ def test_every_objective_gets_its_own_panels(made):
         assert [line.partition(":")[0] for line in lines] == ["inject", "other"]
 
 
+def test_where_objectives_are_more_a_localization_has_a_panel(made):
+    home, metrics = made
+    few = metrics[metrics.localization.isin(["base", "fact-lookup", "nonlocalized"])]
+    more = [few[few.objective == "inject"].assign(objective=name) for name in ("memit", "npo")]
+    metrics = pd.concat([few, *more], ignore_index=True)
+    for name, rows in {"worst-case": 1, "robustness": 2, "relearning": 2, "trade-off": 2}.items():
+        module = import_module(registry.methods("figure")[name])
+        figure = module.draw(home, metrics)
+        assert len(figure.axes) == 2 * rows, name
+        titles = [axes.get_title(loc="left") for axes in figure.axes]
+        assert any("Fact lookup" in title for title in titles)
+        found, _ = module.caption(home, metrics)
+        lines = found.splitlines()
+        assert [line.partition(":")[0] for line in lines] == ["Fact lookup", "Everything (nonlocalized)"]
+        assert "Against fact lookup" not in found
+    labels = [text.get_text() for text in module.draw(home, metrics).axes[1].get_yticklabels()]
+    assert labels == ["inject", "memit", "npo"]
+
+
 def test_relearning_has_a_line_for_every_localization_through_every_step(drawn):
     unseen, trained = drawn("relearning").axes
     for axes in (unseen, trained):

@@ -4,7 +4,6 @@ read_metrics    metrics.csv, or one model's and task's part of it
 pick            the rows of one metric (no paired differences unless asked for)
 one             the one row that matches, or None
 localizations   the study's localizations, in the order every figure keeps; likewise objectives, elicitations
-named           " (objective)", where there are several
 benchmarks      the benchmarks of general ability that were measured
 steps           after how many steps relearning was measured
 sizes           with how many weights masked it was measured
@@ -15,7 +14,6 @@ scores          a localizer's scores, if the study has them
 tracings        component effects by tracing localizer: a table of layer x (attention, mlp)
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,11 +58,6 @@ def localizations(metrics: pd.DataFrame) -> list[str]:
 def objectives(metrics: pd.DataFrame) -> list[str]:
     """Every objective measured, by name."""
     return sorted(set(metrics.objective) - {""})
-
-
-def named(objective: str, objectives: Sequence[str]) -> str:
-    """What a panel's title ends with: its objective, where there are several."""
-    return f" ({objective})" if len(objectives) > 1 else ""
 
 
 def elicitations(metrics: pd.DataFrame) -> list[str]:

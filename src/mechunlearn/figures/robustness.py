@@ -1,5 +1,6 @@
 """Does the edit hold when the question is asked another way?"""
 
+from itertools import product
 from pathlib import Path
 from textwrap import fill
 
@@ -8,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mechunlearn.figures import data, style, words
+from mechunlearn.figures.panels import Panel, between, contrast, measured, panels
 from mechunlearn.registry import figure
 
 TITLE = "Does the edit hold when the question is asked another way?"
@@ -23,20 +25,19 @@ GROUP = 0.82  # of the distance between two formats
 
 @figure("robustness")
 def draw(results: Path, metrics: pd.DataFrame) -> Figure:
-    """Bars of the new and of the true answer by format, one per localization, with the base model's level."""
-    names, formats, objectives = data.localizations(metrics), data.elicitations(metrics), data.objectives(metrics)
-    if not objectives:
+    """Bars of the new and of the true answer by format, one per edit, with the base model's level."""
+    shown, formats = panels(metrics), data.elicitations(metrics)
+    if not shown:
         return style.nothing(NONE)
     if not data.counting(metrics):
         return style.nothing(UNUSABLE)
     measured = [metric for metric in PANELS if not _edited(metrics, metric).empty]
     with style.look():
-        drawing = style.canvas(0.7 + 2.35 * len(measured) * len(objectives))
-        grid = drawing.subplots(len(measured) * len(objectives), 1, squeeze=False, sharex=True)[:, 0]
-        panels = [(objective, metric) for objective in objectives for metric in measured]
-        for axes, (objective, metric) in zip(grid, panels, strict=True):
-            _bars(axes, metrics, metric, objective, names, formats)
-            axes.set_title(PANELS[metric] + data.named(objective, objectives))
+        drawing = style.canvas(0.7 + 2.35 * len(measured) * len(shown))
+        grid = drawing.subplots(len(measured) * len(shown), 1, squeeze=False, sharex=True)[:, 0]
+        for axes, (panel, metric) in zip(grid, product(shown, measured), strict=True):
+            _bars(axes, metrics, metric, panel, formats)
+            axes.set_title(PANELS[metric] + panel.suffix)
         handles, labels = grid[0].get_legend_handles_labels()
         handles, labels = [*handles[1:], handles[0]], [*labels[1:], labels[0]]  # the reference last
         columns = 3 if len(labels) > 8 or max(map(len, labels)) > 26 else 4
@@ -49,23 +50,22 @@ def _edited(metrics: pd.DataFrame, metric: str) -> pd.DataFrame:
     return data.pick(metrics, metric, stage="edited", role="forget")
 
 
-def _bars(axes: Axes, metrics: pd.DataFrame, metric: str, objective: str, names: list[str], formats: list[str]) -> None:
-    width = GROUP / len(names)
-    counts, looks = set(data.counting(metrics)), style.looks(names)
-    for place, name in enumerate(names):
-        look, first = looks[name], True
+def _bars(axes: Axes, metrics: pd.DataFrame, metric: str, panel: Panel, formats: list[str]) -> None:
+    width, counts = GROUP / len(panel.edits), set(data.counting(metrics))
+    for place, edit in enumerate(panel.edits):
+        look, first = edit.look, True
         for slot, elicitation in enumerate(formats):
-            where = {"localization": name, "objective": objective, "stage": "edited", "role": "forget"}
+            where = {**edit.where, "stage": "edited", "role": "forget"}
             row = data.one(metrics, metric, elicitation=elicitation, **where)
             if row is None or elicitation not in counts:
                 continue
             x = slot - GROUP / 2 + (place + 0.5) * width
-            label = words.localization(name) if first else "_"
+            label = edit.label if first else "_"
             axes.bar(
                 x, row.value, width * 0.92, color=look.color, hatch=look.hatch, edgecolor=style.INK, linewidth=0.6,
                 label=label,
             )  # fmt: skip
-            style.halo(axes, x, row.low, row.high, thin=len(names) * len(formats) > CROWDED)
+            style.halo(axes, x, row.low, row.high, thin=len(panel.edits) * len(formats) > CROWDED)
             first = False
     first = True
     for slot, elicitation in enumerate(formats):
@@ -101,20 +101,14 @@ def caption(results: Path, metrics: pd.DataFrame, level: str = "95%") -> tuple[s
     edited, answer = _edited(metrics, metric), {"p_true": "true", "p_new": "new"}[metric]
     if edited.empty or not counts:
         return NONE if edited.empty else UNUSABLE, ""
-    for objective in data.objectives(metrics):
-        part, told = edited[edited.objective == objective], found.setdefault(objective, [])
+    for panel in panels(metrics):
+        told = found.setdefault(panel.title, [])
         for elicitation in [name for name in ("completion", "choice-text", "choice-letter") if name in counts]:
-            rows = part[part.elicitation == elicitation].sort_values("value")
-            if rows.empty:
-                continue
-            low, high = rows.iloc[0], rows.iloc[-1]
-            told.append(
-                f"{words.elicitation(elicitation)}: the {answer} answer gets {words.number(low.value)} "
-                f"({words.short(low.localization)}) to {words.number(high.value)} ({words.short(high.localization)})."
-            )
+            where = {"stage": "edited", "elicitation": elicitation, "role": "forget"}
+            if rows := measured(metrics, metric, panel, **where):
+                told.append(f"{words.elicitation(elicitation)}: the {answer} answer gets {between(rows)}.")
             if elicitation != "completion":
-                where = {"objective": objective, "stage": "edited", "elicitation": elicitation, "role": "forget"}
-                told.append(words.contrast(metrics, metric, **where))
+                told.append(contrast(metrics, metric, panel, **where))
     seen = [
         f"Each group of bars is one way of asking for the forgotten facts (n = {edited.n.max()}). Lines on bars: "
         f"{level} bootstrap intervals over facts. Dashed: the model before the edit."

@@ -59,8 +59,9 @@ def _rows(metrics: pd.DataFrame, objective: str, **where: str) -> pd.DataFrame:
 
 def caption(results: Path, metrics: pd.DataFrame, level: str = "95%") -> tuple[str, str]:
     """The layer in which forgotten and kept texts differ most from before; two empty texts where none was measured."""
-    found = []
+    found = dict[str, list[str]]()
     for objective in data.objectives(metrics):
+        told = list[str]()
         for name in data.localizations(metrics):
             parts = []
             for role, title in (("forget", "forgotten"), ("maintain-test", "kept")):
@@ -69,7 +70,9 @@ def caption(results: Path, metrics: pd.DataFrame, level: str = "95%") -> tuple[s
                     least = rows.sort_values("value").to_dict("records")[0]
                     parts.append(f"{title} {words.number(least['value'])} in layer {least['layer']}")
             if parts:
-                found.append(f"{objective}, {words.short(name).lower()}: {', '.join(parts)}")
+                told.append(f"{', '.join(parts)} ({words.short(name)})")
+        if told:
+            found[objective] = [f"Least alike: {'; '.join(told)}."]
     if not found:
         return "", ""
     seen = (
@@ -77,4 +80,4 @@ def caption(results: Path, metrics: pd.DataFrame, level: str = "95%") -> tuple[s
         f"{level} bootstrap intervals over texts); layer l is what goes into block l. 1 means unchanged. The paper "
         "shows activities by colour and compares them by eye."
     )
-    return f"Least alike: {'; '.join(found)}.", seen
+    return words.each(found), seen

@@ -1,6 +1,6 @@
 """Forgetting against keeping: what does each edit cost the facts it should leave alone?"""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,7 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mechunlearn.figures import data, style, words
+from mechunlearn.figures.panels import Edit, between, panels
 from mechunlearn.registry import figure
+from mechunlearn.study import BASE
 
 TITLE = "Forgetting against keeping"
 NONE = "This study has no edit."
@@ -27,21 +29,21 @@ class Point(NamedTuple):
 
 @figure("trade-off")
 def draw(results: Path, metrics: pd.DataFrame) -> Figure:
-    """Left, one point per localization; right, its forgetting through each format, the worst one named."""
-    objectives, names = data.objectives(metrics), data.localizations(metrics)
-    if not objectives:
+    """Left, one point per edit; right, its forgetting through each format, the worst one named."""
+    shown = panels(metrics)
+    if not shown:
         return style.nothing(NONE)
     if not data.counting(metrics):
         return style.nothing(UNUSABLE)
     with style.look():
-        drawing = style.canvas(max(3.4, 0.42 * len(names) + 1.0) * len(objectives))
-        grid = drawing.subplots(len(objectives), 2, squeeze=False, width_ratios=[1, 1])
-        for (left, right), objective in zip(grid, objectives, strict=True):
-            points = {name: (forgetting(metrics, name, objective), keeping(metrics, name, objective)) for name in names}
-            before = (forgetting(metrics, "base", ""), keeping(metrics, "base", ""))
+        drawing = style.canvas(sum(max(3.4, 0.42 * len(panel.edits) + 1.0) for panel in shown))
+        grid = drawing.subplots(len(shown), 2, squeeze=False, width_ratios=[1, 1])
+        before = (forgetting(metrics, BASE, ""), keeping(metrics, BASE, ""))
+        for (left, right), panel in zip(grid, shown, strict=True):
+            points = [(edit, forgetting(metrics, **edit.where), keeping(metrics, **edit.where)) for edit in panel.edits]
             _plane(left, points, before)
-            _rows(right, {name: forgot for name, (forgot, _) in points.items()})
-            left.set_title(left.get_title(loc="left") + data.named(objective, objectives))
+            _rows(right, points)
+            left.set_title(f"Each edit: better is up and right{panel.suffix}")
     return drawing
 
 
@@ -60,7 +62,7 @@ def _mean(metrics: pd.DataFrame, localization: str, objective: str, role: str, t
 
     All formats ask for the same facts, so this interval is at most too wide (as if they all erred together).
     """
-    stage = "base" if localization == "base" else "edited"
+    stage = BASE if localization == BASE else "edited"
     where = {"localization": localization, "objective": objective, "stage": stage, "role": role}
     rows = data.pick(metrics, "p_true", **where)
     rows = rows[rows.elicitation.isin(data.counting(metrics))].set_index("elicitation")
@@ -69,42 +71,40 @@ def _mean(metrics: pd.DataFrame, localization: str, objective: str, role: str, t
     return Point(turn(float(rows.value.mean())), low, high, formats)
 
 
-def _plane(axes: Axes, points: dict[str, tuple[Point, Point]], before: tuple[Point, Point]) -> None:
-    looks = style.looks(list(points))
-    for name, (forgot, kept) in points.items():
-        look = looks[name]
+def _plane(axes: Axes, points: Sequence[tuple[Edit, Point, Point]], before: tuple[Point, Point]) -> None:
+    for edit, forgot, kept in points:
+        look = edit.look
         axes.hlines(kept.value, forgot.low, forgot.high, color=look.color, linewidth=1.1)
         axes.vlines(forgot.value, kept.low, kept.high, color=look.color, linewidth=1.1)
         axes.plot(
             forgot.value, kept.value, marker=look.marker, color=look.color, linestyle="none",
             markersize=9 if look.marker == "*" else 7, markeredgecolor=style.INK, markeredgewidth=0.7,
-            label=words.localization(name),
+            label=edit.label,
         )  # fmt: skip
     x, y = (point.value for point in before)
     axes.axhline(y, color="black", linestyle=(0, (3, 1.5)), linewidth=1)
     axes.plot(x, y, "o", markerfacecolor="white", markeredgecolor="black", markersize=7, label="_base")
     # The unedited model forgets far less than any edit: its level is drawn, its point only where the edits come near.
-    worst = min(forgot.low for forgot, _ in points.values())
+    worst = min(forgot.low for _, forgot, _ in points)
     left = max(worst - 0.3 * (1.02 - worst), -0.02)
     axes.set_xlim(min(left, x - 0.02) if x > worst - 0.2 else left, 1.01)
     axes.annotate(
         f"before the edit (forgetting {words.number(x)})", (0.02, y), (0, -12),
         xycoords=("axes fraction", "data"), textcoords="offset points", fontsize=8.5,
     )  # fmt: skip
-    everyone = [*points.values(), before]
-    low = min(kept.low for _, kept in everyone)
-    top = min(max(kept.high for _, kept in everyone) + 0.06, 1.02)
+    everyone = [before[1], *(kept for *_, kept in points)]
+    low = min(kept.low for kept in everyone)
+    top = min(max(kept.high for kept in everyone) + 0.06, 1.02)
     axes.set_ylim(max(min(low - 0.04, top - 0.25), 0), top)  # a small difference must look small
-    axes.set_title("Each edit: better is up and right")
     axes.set_xlabel("Forgetting (1 − true answer, forgotten facts)")
     axes.set_ylabel("Keeping (true answer, facts to keep)")
     axes.grid()
 
 
-def _rows(axes: Axes, points: dict[str, Point]) -> None:
-    lowest, looks = min(min(point.formats.values()) for point in points.values()), style.looks(list(points))
-    for row, (name, point) in enumerate(points.items()):
-        look = looks[name]
+def _rows(axes: Axes, points: Sequence[tuple[Edit, Point, Point]]) -> None:
+    lowest = min(min(point.formats.values()) for _, point, _ in points)
+    for row, (edit, point, _) in enumerate(points):
+        look = edit.look
         worst = min(point.formats, key=lambda key: point.formats[key])
         axes.hlines(row, min(point.formats.values()), max(point.formats.values()), color=style.FAINT, linewidth=5)
         axes.plot(list(point.formats.values()), [row] * len(point.formats), "|", color=style.INK, markersize=8)
@@ -117,7 +117,7 @@ def _rows(axes: Axes, points: dict[str, Point]) -> None:
             words.elicitation(worst), (point.formats[worst], row), (0, -12), textcoords="offset points",
             ha=side, va="center", fontsize=7.5,
         )  # fmt: skip
-    axes.set_yticks(range(len(points)), [words.localization(name) for name in points])
+    axes.set_yticks(range(len(points)), [edit.label for edit, *_ in points])
     axes.set_ylim(len(points) - 0.4, -0.5)
     axes.set_xlim(max(min(lowest - 0.06, 0.6), -0.02), 1.02)
     axes.set_title("By format, the worst named")
@@ -128,20 +128,18 @@ def _rows(axes: Axes, points: dict[str, Point]) -> None:
 
 def caption(results: Path, metrics: pd.DataFrame, level: str = "95%") -> tuple[str, str]:
     """Which edits forget and keep most and least, and what the axes mean."""
-    names, formats, found = data.localizations(metrics), data.counting(metrics), dict[str, list[str]]()
-    if not data.objectives(metrics):
+    shown, formats, found = panels(metrics), data.counting(metrics), dict[str, list[str]]()
+    if not shown:
         return NONE, ""
     if not formats:
         return UNUSABLE, ""
-    before = keeping(metrics, "base", "")
-    for objective in data.objectives(metrics):
-        parts = []
-        for what, measure in (("Forgetting", forgetting), ("keeping", keeping)):
-            points = {name: measure(metrics, name, objective).value for name in names}
-            least, most = min(points, key=lambda name: points[name]), max(points, key=lambda name: points[name])
-            ends = [f"{words.number(points[name])} ({words.short(name)})" for name in (least, most)]
-            parts.append(f"{what} runs from {ends[0]} to {ends[1]}")
-        found[objective] = [f"{parts[0]}, {parts[1]}; before the edit, {words.number(before.value)} was kept."]
+    before = keeping(metrics, BASE, "")
+    for panel in shown:
+        parts = [
+            f"{what} runs from {between([(edit, measure(metrics, **edit.where)) for edit in panel.edits])}"
+            for what, measure in (("Forgetting", forgetting), ("keeping", keeping))
+        ]
+        found[panel.title] = [f"{parts[0]}, {parts[1]}; before the edit, {words.number(before.value)} was kept."]
     facts = [data.pick(metrics, "p_true", stage="edited", role=role).n.max() for role in ("forget", "maintain-test")]
     seen = (
         f"Each edit as a mean over the {len(formats)} formats the model can use. Forgetting: one minus the true "

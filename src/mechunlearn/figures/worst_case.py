@@ -8,8 +8,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mechunlearn.figures import data, style, words
+from mechunlearn.figures.panels import Edit, Panel, contrast, panels
 from mechunlearn.metrics import WORST, full_strength
 from mechunlearn.registry import figure
+from mechunlearn.study import BASE
 
 TITLE = "What does the best attack get back?"
 NONE = "This study has no edit."
@@ -17,17 +19,17 @@ NONE = "This study has no edit."
 
 @figure("worst-case")
 def draw(results: Path, metrics: pd.DataFrame) -> Figure:
-    """One row a localization: the true answer in every format and attack, the largest one with interval and name."""
-    objectives, names = data.objectives(metrics), ["base", *data.localizations(metrics)]
-    if not objectives:
+    """One row an edit: the true answer in every format and attack, the largest one with interval and name."""
+    shown = panels(metrics)
+    if not shown:
         return style.nothing(NONE)
     with style.look():
-        drawing = style.canvas((0.46 * len(names) + 1.0) * len(objectives))
-        grid = drawing.subplots(len(objectives), 1, squeeze=False)[:, 0]
-        for axes, objective in zip(grid, objectives, strict=True):
-            _rows(axes, metrics, objective, names)
-            if len(objectives) > 1:
-                axes.set_title(objective)
+        drawing = style.canvas(sum(0.46 * (1 + len(panel.edits)) + 1.0 for panel in shown))
+        ratios = [2 + len(panel.edits) for panel in shown]
+        grid = drawing.subplots(len(shown), 1, squeeze=False, height_ratios=ratios)[:, 0]
+        for axes, panel in zip(grid, shown, strict=True):
+            _rows(axes, metrics, panel)
+            axes.set_title(panel.title)
     return drawing
 
 
@@ -43,17 +45,16 @@ def worst(metrics: pd.DataFrame, localization: str, objective: str) -> Any:
     return data.one(metrics, "p_true", localization=localization, objective=objective, stage=WORST)
 
 
-def _rows(axes: Axes, metrics: pd.DataFrame, objective: str, names: list[str]) -> None:
-    looks = style.looks([name for name in names if name != "base"])
-    for row, name in enumerate(names):
-        of = "" if name == "base" else objective
-        each, largest = ways(metrics, name, of).value, worst(metrics, name, of)
+def _rows(axes: Axes, metrics: pd.DataFrame, panel: Panel) -> None:
+    rows = [Edit(words.localization(BASE), "", BASE, "", style.Look("white", "o", "-", "")), *panel.edits]
+    for row, edit in enumerate(rows):
+        each, largest = ways(metrics, **edit.where).value, worst(metrics, **edit.where)
         if largest is None:
             continue
-        look = looks.get(name, style.Look("white", "o", "-", ""))
+        look = edit.look
         axes.hlines(row, each.min(), largest.value, color=style.FAINT, linewidth=5)
         axes.plot(each, [row] * len(each), "|", color=style.SOFT, markersize=8)
-        axes.hlines(row, largest.low, largest.high, color=look.color if name != "base" else "black", linewidth=1.6)
+        axes.hlines(row, largest.low, largest.high, color=look.color if edit.objective else "black", linewidth=1.6)
         axes.plot(
             largest.value, row, marker=look.marker, color=look.color, markersize=9 if look.marker == "*" else 7,
             markeredgecolor=style.INK, markeredgewidth=0.7,
@@ -63,8 +64,8 @@ def _rows(axes: Axes, metrics: pd.DataFrame, objective: str, names: list[str]) -
             words.way(largest.elicitation), (largest.value, row), (0, -12), textcoords="offset points",
             ha=side, va="center", fontsize=7.5,
         )  # fmt: skip
-    axes.set_yticks(range(len(names)), [words.localization(name) for name in names])
-    axes.set_ylim(len(names) - 0.35, -0.5)
+    axes.set_yticks(range(len(rows)), [edit.label for edit in rows])
+    axes.set_ylim(len(rows) - 0.35, -0.5)
     axes.set_xlim(-0.02, 1.02)
     axes.set_xlabel("Probability of the true answer, forgotten facts")
     axes.grid(axis="x")
@@ -74,25 +75,24 @@ def _rows(axes: Axes, metrics: pd.DataFrame, objective: str, names: list[str]) -
 
 def caption(results: Path, metrics: pd.DataFrame, level: str = "95%") -> tuple[str, str]:
     """Which edit's worst case is least and most, by what it is reached, and what is counted."""
-    objectives, found, facts = data.objectives(metrics), dict[str, list[str]](), 0
-    if not objectives:
+    shown, found, facts, tried = panels(metrics), dict[str, list[str]](), 0, set[str]()
+    if not shown:
         return NONE, ""
-    tried = set[str]()
-    for objective in objectives:
-        rows = [worst(metrics, name, objective) for name in data.localizations(metrics)]
-        rows = sorted((row for row in rows if row is not None), key=lambda row: row.value)
-        if not rows:
+    for panel in shown:
+        cases = [(edit, row) for edit in panel.edits if (row := worst(metrics, **edit.where)) is not None]
+        if not cases:
             continue
-        least, most, facts = rows[0], rows[-1], max(row.n for row in rows)
+        cases.sort(key=lambda case: case[1].value)
+        facts = max(row.n for _, row in cases)
         ends = [
-            f"{words.row(row)} ({words.short(row.localization)}; {words.way(row.elicitation)})"
-            for row in ([least, most] if len(rows) > 1 else [least])
+            f"{words.row(row)} ({edit.short}; {words.way(row.elicitation)})"
+            for edit, row in ([cases[0], cases[-1]] if len(cases) > 1 else cases)
         ]
-        found[objective] = [
+        found[panel.title] = [
             f"In its worst case an edit leaves the true answer {' to '.join(ends)}.",
-            words.contrast(metrics, "p_true", objective=objective, stage=WORST),
+            contrast(metrics, "p_true", panel, stage=WORST),
         ]
-        tried |= set(ways(metrics, least.localization, objective).stage)
+        tried |= set(ways(metrics, **cases[0][0].where).stage)
     attacks = words.listing(words.stage(name) for name in sorted(tried - {"edited"}))
     seen = (
         f"Each tick is one way of getting at the forgotten facts (n = {facts}): a format the model can use, or an "
