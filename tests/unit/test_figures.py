@@ -96,7 +96,7 @@ def test_where_objectives_are_more_a_localization_has_a_panel(made):
         assert any("Fact lookup" in title for title in titles)
         found, _ = module.caption(home, metrics)
         lines = found.splitlines()
-        assert [line.partition(":")[0] for line in lines] == ["Fact lookup", "Everything (nonlocalized)"]
+        assert [line.partition(":")[0] for line in lines] == ["Fact lookup", "Everything"]
         assert "Against fact lookup" not in found
     labels = [text.get_text() for text in module.draw(home, metrics).axes[1].get_yticklabels()]
     assert labels == ["inject", "memit", "npo"]

@@ -7,6 +7,7 @@ contrast   how a panel's edits differ from fact lookup, as a sentence
 """
 
 from collections.abc import Sequence
+from itertools import cycle
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -45,8 +46,8 @@ def panels(metrics: pd.DataFrame) -> list[Panel]:
     """A panel an objective, with an edit a localization; the other way round where objectives are more."""
     names, objectives = data.localizations(metrics), data.objectives(metrics)
     if len(objectives) > len(names):
-        looks = style.looks(objectives)
-        found = {words.localization(name): [Edit(o, o, name, o, looks[o]) for o in objectives] for name in names}
+        looks = dict(zip(objectives, cycle(style.LOOKS.values()), strict=False))
+        found = {words.short(name): [Edit(o, o, name, o, looks[o]) for o in objectives] for name in names}
     else:
         looks, called = style.looks(names), {name: (words.localization(name), words.short(name)) for name in names}
         found = {o: [Edit(*called[name], name, o, looks[name]) for name in names] for o in objectives}
