@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 from mechunlearn import registry, schema
+from mechunlearn.cli import app
 from mechunlearn.config import EditSettings, LocalizeSettings, load_study, validate_study
 from mechunlearn.errors import ConfigError
 
@@ -390,3 +392,9 @@ def test_of_a_studys_own_text_some_must_be_left_to_train_on():
     assert "evaluate.texts is 48: it must be less than text.passages, 48" in refusal(values)
     values["text"]["passages"] = 49
     assert validate_study(values).text.passages == 49
+
+
+def test_a_studys_file_is_not_taken_for_single_settings():
+    done = CliRunner().invoke(app, ["run", "--config", "config/smoke.yaml"])
+    assert isinstance(done.exception, ConfigError)
+    assert str(done.exception).endswith("--configfile config/smoke.yaml.")

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +18,11 @@ def run(context: typer.Context) -> None:
     """Run the workflow; arguments go to snakemake. A lock that a killed run left behind is removed first."""
     from mechunlearn.workflow import clear_stale_lock
 
+    for option, value in pairwise(context.args):
+        if option in ("--config", "-C") and "=" not in value:
+            raise config.ConfigError(
+                f"{option} {value}: allowed is KEY=VALUE; a study's file is named by --configfile {value}."
+            )
     clear_stale_lock()
     command = Path(sys.executable).with_name("snakemake")
     os.environ["PATH"] = f"{command.parent}{os.pathsep}{os.environ['PATH']}"
