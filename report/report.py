@@ -35,7 +35,9 @@ from mechunlearn.figures import (
     people,
     planted,
     scaling,
+    sentences,
     tables,
+    verdicts,
     words,
 )
 from mechunlearn.operations import COSTS
@@ -55,7 +57,7 @@ hidden = {model: settings.planted for model, settings in study.models.items() if
 shown = [(model, task) for model, task in cells if model not in hidden]
 path = folder / "planted.csv"
 ranks = artifacts.read_table(path, artifacts.PLANTED_COLUMNS) if path.is_file() else None
-edits, new = bool(study.objectives), [name for name in study.objectives if name in tables.PUT_IN]
+edits, new = bool(study.objectives), [name for name in study.objectives if name in sentences.PUT_IN]
 path = folder / "costs.csv"
 spent = artifacts.read_table(path, COSTS) if path.is_file() else None
 
@@ -147,10 +149,10 @@ for model, task in cells:
         found = [c for c in claims if (c["model"], c["task"], c["objective"]) == (model, task, objective)]
         show(
             heading(model, task, several(objective)),
-            f'<p class="lead">{html.safe(tables.summary(found))}</p>' if found else NO_CLAIM,
-            f"<p>{html.safe(tables.answer(part(model, task), objective))}</p>",
+            f'<p class="lead">{html.safe(verdicts.summary(found))}</p>' if found else NO_CLAIM,
+            f"<p>{html.safe(verdicts.answer(part(model, task), objective))}</p>",
             "" if told or not found else RULE,
-            tables.claims(found) if found else "",
+            verdicts.claims(found) if found else "",
         )
         told = told or bool(found)
 if ranks is not None:
@@ -167,7 +169,7 @@ if not edits:
 seeds = f"{len(study.seeds)} random seed{'s' if len(study.seeds) > 1 else ''}"
 located = f"""<li><strong>Localization.</strong> Each method below names the part of the model that
 {"may change" if edits else "an edit would train"}. A model is a stack of layers, each an attention block (moves
-information between words) and an MLP (looks information up). {html.safe(tables.methods(layout.localizers(study)))}
+information between words) and an MLP (looks information up). {html.safe(sentences.methods(layout.localizers(study)))}
 Other rows are for comparison.</li>"""
 for model, task in shown:
     home = layout.home(study.study, model, task)
@@ -189,11 +191,11 @@ gets a new, wrong answer{
 {count["maintain-train"]} others help the training to leave everything else alone; {count["maintain-test"]} more are
 never trained on, only measured, to see what was kept.</li>""",
             located,
-            f"""<li><strong>Edit.</strong> Only that part is trained ({tables.training(study.edit)} unless the
-configuration says otherwise, {seeds}): {html.safe(tables.trained(study.objectives))}.
-{html.safe(tables.in_turn(study, task))}</li>""",
+            f"""<li><strong>Edit.</strong> Only that part is trained ({sentences.training(study.edit)} unless the
+configuration says otherwise, {seeds}): {html.safe(sentences.trained(study.objectives))}.
+{html.safe(sentences.in_turn(study, task))}</li>""",
             f"""<li><strong>Test.</strong> The edited model is asked again, in the wording it was trained on and in
-others: {formats}. {html.safe(tables.attacked(study.attacks))}</li>""",
+others: {formats}. {html.safe(sentences.attacked(study.attacks))}</li>""",
         ]
     if edits and study.tasks[task].facts == "biographies":
         people_told = study.biographies
@@ -205,7 +207,7 @@ and as many questions, of which half are for testing.</li>""",
             located,
             f"""<li><strong>Edit.</strong> Only that part is trained, for {study.edit.steps} steps ({seeds}).</li>""",
             f"""<li><strong>Test.</strong> The edited model is asked in wordings that no text has, and as the texts put
-it: {formats}. {html.safe(tables.attacked(study.attacks))}</li>""",
+it: {formats}. {html.safe(sentences.attacked(study.attacks))}</li>""",
         ]
     selected = tables.localizations(data.selections(home, part(model, task)))
     chosen = "as chosen by a sweep" if study.swept else "as the configuration gives them"
@@ -219,7 +221,7 @@ if hidden:
 some there. {study.planting.facts} fictitious athletes and their sports were trained into the MLP of one layer of a copy
 of {html.safe(words.listing(sorted({base for base, _ in hidden.values()})))}, and nothing else was changed; a copy
 each for the layers {layers}. Then every method was asked for the layer.
-{"" if shown or ranks is None else html.safe(tables.methods(list(ranks.localizer)))}</p>"""
+{"" if shown or ranks is None else html.safe(sentences.methods(list(ranks.localizer)))}</p>"""
     )
 answers = "“New answer” and “true answer” are probabilities" if new else "“True answer” is a probability"
 if edits:
@@ -377,7 +379,7 @@ for model, task in cells:
 for model, task in [*shown, *[pair for pair in cells if pair[0] in hidden][:1]]:  # planted models saw as many
     every = registry.ordered(registry.localizers(study.localize.plugins))
     localizers = every if model in hidden else layout.localizers(study)
-    seen = tables.facts_seen(layout.home(study.study, model, task), localizers)
+    seen = sentences.facts_seen(layout.home(study.study, model, task), localizers)
     limits.append(f"How many facts each method saw ({model}, {task}): {seen}.")
 missing = [name for name in registry.localizations(study.localize.plugins) if name not in study.localizations]
 if missing and shown:

@@ -101,6 +101,7 @@ def report_sources():
         "mechunlearn.report",
         "mechunlearn.timing",
         "mechunlearn.figures.tables",
+        "mechunlearn.figures.verdicts",
         "mechunlearn.figures.mechanisms",
         "mechunlearn.figures.people",
         "mechunlearn.figures.scaling",

@@ -12,7 +12,7 @@ from synthetic_study import FORGET, LAYERS, build, selection, study
 
 from mechunlearn import registry
 from mechunlearn import study as layout
-from mechunlearn.figures import data, html, scaling, style, tables, words
+from mechunlearn.figures import data, html, scaling, sentences, style, words
 
 FIGURES = sorted(set(registry.methods("figure")) - {"similarity"})  # that one is for biographies alone
 SEVEN = (
@@ -274,11 +274,11 @@ def test_names_by_hand_and_draws_are_readable():
 
 def test_the_report_says_what_is_edited_in_turn():
     blocks = {"athletes": {"facts": "sports", "forget": 16, "blocks": 4}}
-    assert "4 blocks of 4" in tables.in_turn(study(tasks=blocks), "athletes")
+    assert "4 blocks of 4" in sentences.in_turn(study(tasks=blocks), "athletes")
     facts = study("one", ("fact-lookup-per-fact",), localize={"facts": "forget"})
-    assert tables.in_turn(facts, "sports-athlete-16").startswith("“Fact lookup, fact by fact” gives every fact")
-    assert tables.in_turn(study(), "sports-athlete-16") == ""
-    assert [tables.training(study(edit=edit).edit) for edit in ({"steps": 7}, {"epochs": 3})] == [
+    assert sentences.in_turn(facts, "sports-athlete-16").startswith("“Fact lookup, fact by fact” gives every fact")
+    assert sentences.in_turn(study(), "sports-athlete-16") == ""
+    assert [sentences.training(study(edit=edit).edit) for edit in ({"steps": 7}, {"epochs": 3})] == [
         "7 steps",
         "3 passes over the facts",
     ]

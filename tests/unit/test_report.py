@@ -13,7 +13,7 @@ from mechunlearn import artifacts, registry
 from mechunlearn import study as layout
 from mechunlearn.cli import app
 from mechunlearn.errors import ArtifactError, UserError
-from mechunlearn.figures import data, html, tables
+from mechunlearn.figures import data, html, tables, verdicts
 from mechunlearn.report import build as build_report
 from mechunlearn.report import execute
 
@@ -218,16 +218,16 @@ def test_published_values_stand_beside_ours(tmp_path, monkeypatch):
 
 def test_a_claim_whose_interval_takes_in_its_bound_is_called_open():
     claim = {"id": "maintain", "verdict": "not reproduced", "value": 0.9, "low": 0.8, "high": 0.95}
-    assert "1 of them because the interval is too wide" in tables.summary([claim])
-    assert "too wide" not in tables.summary([{**claim, "high": 0.85}])
+    assert "1 of them because the interval is too wide" in verdicts.summary([claim])
+    assert "too wide" not in verdicts.summary([{**claim, "high": 0.85}])
 
 
 def test_a_measured_claim_says_what_could_have_been_shown():
     about = {"sentence": "s", "statistic": "t", "paper": "p", "section": "1", "published": "x", "note": ""}
     claim = {**about, "id": "relearning", "verdict": "not reproduced", "value": 0.0, "low": -0.1, "high": 0.12, "n": 16}
-    assert "a difference smaller than 0.11 (half the interval)" in tables.claims([claim])
+    assert "a difference smaller than 0.11 (half the interval)" in verdicts.claims([claim])
     for other in ({"verdict": "not measurable here", "value": None}, {"id": "maintain"}):
-        assert "half the interval" not in tables.claims([{**claim, **other}])
+        assert "half the interval" not in verdicts.claims([{**claim, **other}])
 
 
 def test_the_commands_write_what_the_rules_expect(tmp_path, monkeypatch):

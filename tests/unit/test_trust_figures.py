@@ -10,7 +10,7 @@ from synthetic_study import LAYERS, build, selection, study
 
 from mechunlearn import artifacts, registry
 from mechunlearn.artifacts import PLANTED_COLUMNS, SCORE_COLUMNS, Component, Selection
-from mechunlearn.figures import agreement, data, estimates, planted, style, tables, tracing_map
+from mechunlearn.figures import agreement, data, estimates, planted, sentences, style, tables, tracing_map
 from mechunlearn.metrics import COLUMNS
 
 NOTHING = pd.DataFrame(columns=COLUMNS)
@@ -273,6 +273,6 @@ def test_many_localizations_still_fit(tmp_path):
 def test_facts_seen_counts_facts_maps_and_runs(tmp_path):
     states(tmp_path, runs=2)
     write(tmp_path, "fact-lookup", [(0, "", -1, "chance", -1, "", 0.4), (0, "f0", 0, "probe-subject", -1, "", 1.0)])
-    seen = tables.facts_seen(tmp_path, ["fact-lookup", "causal-tracing", "path-patching"])
+    seen = sentences.facts_seen(tmp_path, ["fact-lookup", "causal-tracing", "path-patching"])
     assert seen == "fact lookup 1 and causal tracing 2 (2 of them token by token, 2 runs)"
     assert data.scores(tmp_path, "path-patching") is None

@@ -1,16 +1,7 @@
-"""The report's tables, as HTML, from claims and metrics. Torch-free.
+"""The report's tables, as HTML, from metrics, selections and settings. Torch-free.
 
-claims        each claim: verdict, sentence, the paper's value, ours
-answer        which localization holds best and worst, in sentences
-summary       how many claims were reproduced, in a sentence
-methods       what each localizer does, in a sentence
-trained       what each objective trains, in a sentence
-attacked      what each attack does, in a sentence
 localizations what each localization trains
-training      how long an edit is trained, in words
 rates         learning rate and weights of each edit
-in_turn       which facts are edited one after another, in sentences
-facts_seen    how many facts each localizer saw
 planted       how each localizer ranks the layer in which facts were planted
 results       per format and localization: new answer, true answer, what was kept
 objectives    objectives side by side: forgotten, kept, at worst, at what cost
@@ -22,9 +13,7 @@ published     the paper's values beside ours
 """
 
 import json
-import re
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +22,7 @@ import pandas as pd
 from mechunlearn import leaderboard as ranking
 from mechunlearn import published as paper
 from mechunlearn.artifacts import BENCHMARK, Selection
-from mechunlearn.claims import CLAIMS
-from mechunlearn.config import PARAMETERS, EditSettings, Study, parameters
+from mechunlearn.config import PARAMETERS, Study, parameters
 from mechunlearn.figures import data, html, words
 from mechunlearn.figures import planted as figure
 from mechunlearn.metrics import WORST, last
@@ -48,160 +36,6 @@ PUBLISHED = [
     ("maintain_accuracy", "Kept facts, training prompt", ("p_true", "completion", "maintain-test")),
     ("forget_accuracy_relearned_20", "True answer after relearning", ("p_true", "completion", "relearned")),
 ]
-METHODS = {
-    "fact-lookup": "fact lookup takes the MLPs that look facts up, read off a probe or off the paths to the answer",
-    "causal-tracing": "causal tracing takes the parts whose activity brings a blurred answer back",
-    "activation-patching": "activation patching takes the parts whose exchange for another question's loses the answer",
-    "attribution-patching": "attribution patching estimates the same from gradients",
-    "integrated-gradients": "integrated gradients estimate it from gradients along the way",
-    "path-patching": "path patching takes the MLPs that work through the parts which bring the answer out",
-}
-OBJECTIVES = {
-    "inject": "towards the new answers",
-    "forget": "until the true answer is unlikely",
-    "gradient-ascent": "up the loss of the true answers, with nothing to keep the rest",
-    "gradient-difference": "up the loss of the true answers",
-    "gradient-difference-kl": "up the loss of the true answers, while other answers and text stay as they were before",
-    "npo": "to find the true answer less likely than before",
-    "simnpo": "to find the true answer unlikely",
-    "dpo": "to prefer the new answer over the true one",
-    "idk": "to say that it does not know",
-    "rmu": "to turn its hidden states of these facts into one random direction",
-    "rome": "not by training, but by writing one MLP in closed form so that the subject brings the new answer",
-    "memit": "the same for several MLPs and all facts at once",
-}
-PUT_IN = ("inject", "dpo", "rome", "memit")  # objectives that put a new answer in the true one's place
-ATTACKS = {
-    "relearn": "it is trained on the true answers of half of the forgotten facts and asked for the other half",
-    "finetune": "the same with all its weights, for a few steps",
-    "quantize": "its weights are rounded to few bits",
-    "probe": "probes of its hidden states are taught other facts and read the forgotten ones",
-    "soft-prompt": "vectors before the prompt are trained on half of the forgotten facts and tested on the other half",
-    "prompt-search": "the way of asking that works best for one half is tried on the other",
-}
-BOUNDS = {claim.id: claim.bound for claim in CLAIMS}
-DIFFERENCE = {claim.id: bool(claim.where["against"]) for claim in CLAIMS}
-
-
-def claims(found: Sequence[dict[str, Any]]) -> str:
-    """One row a claim. A verdict that only a wide interval forbids is marked as open."""
-    rows = []
-    for claim in found:
-        bounds = (claim["low"], claim["high"]) if claim["n"] else ()  # one timing has no interval
-        ours = words.number(claim["value"], *bounds) if claim["value"] is not None else html.MISSING
-        ours = f'<span class="value">{ours}</span>'
-        facts = f'<span class="n">n = {claim["n"]}</span>' if claim["n"] else ""
-        note = " ".join(part for part in (_readable(claim["note"]), _undecided(claim), _power(claim)) if part)
-        rows.append(
-            [
-                html.verdict(claim["verdict"]),
-                f"<strong>{html.safe(claim['sentence'])}</strong>"
-                f'<span class="note">Measured: {html.safe(claim["statistic"])}. {html.safe(note)}</span>'
-                f'<span class="note">{html.safe(claim["paper"])}, section {html.safe(claim["section"])}</span>',
-                html.safe(_readable(claim["published"])),
-                f"{ours} {facts}",
-            ]
-        )
-    return html.table(["Verdict", "Claim", "In the paper", "Here"], [("", rows)], kind="claims")
-
-
-def summary(found: Sequence[dict[str, Any]]) -> str:
-    """`Of 7 claims of the paper, 2 held here, 3 did not, and 2 cannot be measured with this model or study.`"""
-    count = Counter(claim["verdict"] for claim in found)
-    unclear = sum(bool(_undecided(claim)) for claim in found)
-    parts = [
-        f"{count['reproduced']} held here",
-        f"{count['not reproduced']} did not"
-        + (f" ({unclear} of them because the interval is too wide to tell)" if unclear else ""),
-    ]
-    if missing := count["not measurable here"]:
-        parts.append(f"{missing} cannot be measured with this model or study")
-    return f"Of {len(found)} claims of the paper, {words.listing(parts)}."
-
-
-def answer(metrics: pd.DataFrame, objective: str) -> str:
-    """Where edits hold best in the format in which they hold least, and where least comes back by relearning.
-
-    Of objectives without new answers that is where the true one is least likely.
-    """
-    where = {"objective": objective, "stage": "edited", "role": "forget"}
-    put_in = objective in PUT_IN
-    metric = "p_new" if put_in else "p_true"
-    edited = data.pick(metrics, metric, **where)
-    formats = [name for name in data.counting(metrics) if name in set(edited.elicitation)]
-    if not formats:
-        return ""
-    means = {name: edited[edited.elicitation == name].value.mean() for name in formats}
-    hardest = min(formats, key=lambda name: means[name] if put_in else -means[name])
-    text = [
-        f"In the format in which edits hold least ({words.elicitation(hardest).lower()}), "
-        f"the {'new answer is likeliest' if put_in else 'true answer is least likely'} "
-        "for " + _winner(metrics, metric, put_in, **{**where, "elicitation": hardest})
-    ]
-    if data.steps(metrics):
-        where |= {"stage": last(metrics.stage.unique(), "relearned"), "elicitation": "completion"}
-        text.append(
-            "After relearning, least of the true answer comes back for " + _winner(metrics, "p_true", False, **where)
-        )
-    return " ".join(text)
-
-
-def _winner(metrics: pd.DataFrame, metric: str, largest: bool, **where: str) -> str:
-    """The best, and how fact lookup compares with it; where fact lookup is the best, how the next one does."""
-    rows = data.pick(metrics, metric, **where).sort_values("value", ascending=not largest)
-    best, names = rows.iloc[0], list(rows.localization)
-    text = f"{words.quoted(names[0])} ({words.row(best)})"
-    if "fact-lookup" not in names or len(names) == 1:
-        return f"{text}."
-    other = names[1] if names[0] == "fact-lookup" else "fact-lookup"
-    gap = data.one(
-        metrics, metric, against="fact-lookup", localization=({names[0], other} - {"fact-lookup"}).pop(), **where
-    )
-    clear = gap is not None and not gap.low <= 0 <= gap.high
-    value = words.row(data.one(metrics, metric, localization=other, **where))
-    how = "clearly worse" if clear else "not clearly different"
-    return f"{text}; {words.quoted(other)} has {value}, {how} on the same facts."
-
-
-def _undecided(claim: dict[str, Any]) -> str:
-    bound = BOUNDS.get(claim["id"])
-    if claim["verdict"] != "not reproduced" or bound is None or not claim["low"] <= bound <= claim["high"]:
-        return ""
-    return f"The interval takes in {bound:g}, so these data do not decide it."
-
-
-def _power(claim: dict[str, Any]) -> str:
-    """For differences: one smaller than half the interval would mostly have stayed open."""
-    if claim["value"] is None or not DIFFERENCE.get(claim["id"]):
-        return ""
-    half = words.number((claim["high"] - claim["low"]) / 2)
-    return f"With so many facts, a difference smaller than {half} (half the interval) would hardly have shown."
-
-
-def _readable(note: str) -> str:
-    """A note with names as people say them, longest names first."""
-    names = sorted(set(words.LOCALIZATIONS) - {"base"}, key=len, reverse=True)
-    note = re.sub("|".join(names), lambda found: words.quoted(found[0]), note)
-    return note[:1].upper() + note[1:]
-
-
-def methods(localizers: Sequence[str]) -> str:
-    """`Fact lookup takes ...; causal tracing takes ...`, in the order of METHODS."""
-    text = "; ".join(METHODS[name] for name in METHODS if name in localizers)
-    return f"{text[:1].upper()}{text[1:]}." if text else ""
-
-
-def trained(names: Sequence[str]) -> str:
-    """`towards the new answers`, or each objective by name with what it does."""
-    if len(names) == 1:
-        return OBJECTIVES.get(names[0], f"by {names[0]}")
-    return "; ".join(f"{name}: {OBJECTIVES[name]}" if name in OBJECTIVES else name for name in names)
-
-
-def attacked(names: Sequence[str]) -> str:
-    """`Then the edited model is attacked: ...; ...`; empty for no attack."""
-    parts = [ATTACKS.get(name, name) for name in names]
-    return f"Then the edited model is attacked: {'; '.join(parts)}." if parts else ""
 
 
 def localizations(chosen: dict[str, Selection]) -> str:
@@ -222,11 +56,6 @@ def _groups(selection: Selection) -> str:
     return f'<span class="note">{count} groups of facts, each at most {words.parameters(most)}</span>' if count else ""
 
 
-def training(settings: EditSettings) -> str:
-    """`30 steps`, or `10 passes over the facts`."""
-    return f"{settings.steps} steps" if settings.epochs is None else f"{settings.epochs} passes over the facts"
-
-
 def rates(study: Study, model: str, task: str) -> str:
     """Learning rate and weights of each trained edit, as a sweep chose them or the configuration gives them."""
     names, groups = list(PARAMETERS), []
@@ -239,38 +68,6 @@ def rates(study: Study, model: str, task: str) -> str:
         groups.append((html.safe(objective), rows))
     titles = (name.replace("_", " ").capitalize() for name in names)
     return html.table(["", *titles], groups) if groups else ""
-
-
-def in_turn(study: Study, task: str) -> str:
-    """How a task's blocks are edited, and how facts that have selections of their own; empty for neither."""
-    text, settings = [], study.tasks[task]
-    if settings.blocks and settings.forget:
-        text.append(
-            f"The facts come in {settings.blocks} blocks of {settings.forget // settings.blocks}. Each block is "
-            "localized by itself and trained so long with a fresh optimizer, one block after another; earlier blocks "
-            "are not trained again."
-        )
-    if own := [name for name in study.localizations if study.localize.per_fact(name)]:
-        text.append(
-            f"{words.quoted(own[0])} gives every fact the MLPs that stand out for it alone; facts with the same MLPs "
-            "are trained together, one such group after another."
-        )
-    return " ".join(text)
-
-
-def facts_seen(results: Path, localizers: Sequence[str]) -> str:
-    """`fact lookup 600, causal tracing 16 (4 of them token by token)`: how many facts each localizer saw, and runs."""
-    parts = []
-    for name in localizers:
-        table = data.scores(results, name)
-        if table is None:
-            continue
-        seen, mapped = table[table.fact != ""], table[table.position != ""]
-        text, runs = f"{words.short(name).lower()} {seen.fact.nunique()}", table.seed.nunique()
-        notes = [f"{mapped.fact.nunique()} of them token by token"] if len(mapped) else []
-        notes += [f"{runs} runs"] if runs > 1 else []
-        parts.append(text + (f" ({', '.join(notes)})" if notes else ""))
-    return words.listing(parts) if parts else ""
 
 
 def planted(table: pd.DataFrame) -> str:
