@@ -220,6 +220,8 @@ MORE = {  # files that the default study does not have: of masked weights, of te
     "text": {"path": "my text.jsonl"},
     "masking": {"localizations": ["fact-lookup"]},
     "tasks": {f"sports-athlete-{size}": {"facts": "sports", "forget": size} for size in (4, 8, 16)},
+    "evaluate": {"elicitations": ["completion"]},
+    "sweep": {},
 }
 
 
