@@ -66,6 +66,20 @@ def test_a_job_that_outlived_its_run_is_waited_for(tmp_path):
     assert not list((folder / ".snakemake/locks").glob("0.input.lock"))
 
 
+def test_of_two_runs_started_at_once_one_works_and_the_other_names_it(tmp_path):
+    folder, command = checkout.copy(tmp_path), ["mechunlearn", "run", "-n", "--configfile", checkout.SMOKE]
+    job = subprocess.Popen(["bash", "-c", "exec -a mechunlearn sleep 10"], cwd=folder)  # for which the first waits
+    both = [
+        subprocess.Popen(command, cwd=folder, env=checkout.environment(folder), stderr=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    said = {process.pid: process.communicate(timeout=120)[1] for process in both}
+    job.wait()
+    (worked,) = (process.pid for process in both if process.returncode == 0)
+    (refused,) = (process.pid for process in both if process.returncode == 1)
+    assert f"another run works in this folder (process {worked})" in said[refused]
+
+
 @pytest.mark.study
 def test_killed_in_every_phase_and_resumed_the_numbers_are_the_same(finished, tmp_path):
     folder = checkout.copy(tmp_path, finished / "models")

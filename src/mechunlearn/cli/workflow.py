@@ -15,15 +15,15 @@ app = typer.Typer()
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def run(context: typer.Context) -> None:
-    """Run the workflow; arguments go to snakemake. A lock that a killed run left behind is removed first."""
-    from mechunlearn.workflow import clear_stale_lock
+    """Run the workflow; arguments go to snakemake. One run a folder; a killed run's lock is removed first."""
+    from mechunlearn.workflow import claim
 
     for option, value in pairwise(context.args):
         if option in ("--config", "-C") and "=" not in value:
             raise config.ConfigError(
                 f"{option} {value}: allowed is KEY=VALUE; a study's file is named by --configfile {value}."
             )
-    clear_stale_lock()
+    claim()
     command = Path(sys.executable).with_name("snakemake")
     os.environ["PATH"] = f"{command.parent}{os.pathsep}{os.environ['PATH']}"
     os.execv(command, ["snakemake", *context.args])
