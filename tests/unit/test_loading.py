@@ -16,7 +16,7 @@ import mechunlearn
 from mechunlearn.config import ModelSettings
 from mechunlearn.errors import ArtifactError, FactError, SourceError
 from mechunlearn.facts import Prompt
-from mechunlearn.models.loading import fastest, load
+from mechunlearn.models.loading import fastest, load, tokenizer_of
 from mechunlearn.models.sources import fetch, read_manifest, verify
 from mechunlearn.registry import load as method
 from mechunlearn.registry import methods
@@ -50,6 +50,19 @@ def test_prompts_begin_with_bos_where_the_family_was_trained_so(model, family):
     begins = family in ("gemma", "gemma2", "gemma3_text", "llama")  # of our tokenizers only llama's adds BOS itself
     assert ids.count(bos) == begins
     assert (ids[0] == bos) == begins
+
+
+def test_a_packages_tokenizer_is_the_one_that_transformers_makes_of_its_folder(manifest_of, family, prompts):
+    record = read_manifest(manifest_of(family))
+    usual, quick = tokenizer_of(record), tokenizer_of(replace(record, source="package:some-model"))
+    texts = [*(prompt.text for prompt in prompts), "Zürich\n  ☃\t<eos>", "", " "]
+    for text in texts:
+        ids = usual(text).input_ids
+        assert quick(text).input_ids == ids
+        assert quick(text, add_special_tokens=False).input_ids == usual(text, add_special_tokens=False).input_ids
+        assert quick.decode(ids) == usual.decode(ids)
+        assert quick(text, return_offsets_mapping=True) == usual(text, return_offsets_mapping=True)
+    assert quick.special_tokens_map == usual.special_tokens_map
 
 
 def test_locate_and_encode_give_the_same_tokens(model, prompts):
