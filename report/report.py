@@ -57,6 +57,7 @@ hidden = {model: settings.planted for model, settings in study.models.items() if
 shown = [(model, task) for model, task in cells if model not in hidden]
 path = folder / "planted.csv"
 ranks = artifacts.read_table(path, artifacts.PLANTED_COLUMNS) if path.is_file() else None
+of_people = {name for name, task in study.tasks.items() if task.facts == "biographies"}
 edits, new = bool(study.objectives), [name for name in study.objectives if name in sentences.PUT_IN]
 path = folder / "costs.csv"
 spent = artifacts.read_table(path, COSTS) if path.is_file() else None
@@ -119,7 +120,7 @@ AIM = (
     else "Nothing is edited here: this report asks where the methods point, and how far they can be trusted."
 )
 show(
-    REPLACING if {task.facts for task in study.tasks.values()} == {"biographies"} else EDITING,
+    REPLACING if of_people == set(study.tasks) else EDITING,
     f"<p>{AIM}</p>",
     f'<p class="subtitle">Study <strong>{html.safe(study.study)}</strong>: {html.safe(words.listing(study.models))}, '
     f"{html.safe(words.listing(study.tasks))}.</p>",
@@ -142,19 +143,18 @@ for model, task in shown[:1] if edits else []:
 # %%
 RULE = """<p>Each claim of the paper is a test with a rule fixed beforehand: it is reproduced where the whole interval
 lies on the claim's side. A claim that does not hold is a result about this model, not an error.</p>"""
-NO_CLAIM = "<p>The paper's claims are about edits that put a new answer in; this objective does something else.</p>"
-told = False
+NO_CLAIM = "<p>The paper's claims are about edits that put a new answer in; here they do something else.</p>"
+once = {True: RULE, False: NO_CLAIM}
 for model, task in cells:
     for objective in study.objectives:
         found = [c for c in claims if (c["model"], c["task"], c["objective"]) == (model, task, objective)]
         show(
             heading(model, task, several(objective)),
-            f'<p class="lead">{html.safe(verdicts.summary(found))}</p>' if found else NO_CLAIM,
+            f'<p class="lead">{html.safe(verdicts.summary(found))}</p>' if found else "",
             f"<p>{html.safe(verdicts.answer(part(model, task), objective))}</p>",
-            "" if told or not found else RULE,
+            once.pop(bool(found), ""),
             verdicts.claims(found) if found else "",
         )
-        told = told or bool(found)
 if ranks is not None:
     show(f'<p class="{"" if edits else "lead"}">{html.safe(planted.answer(ranks))}</p>')
 if not edits:
@@ -197,12 +197,12 @@ configuration says otherwise, {seeds}): {html.safe(sentences.trained(study.objec
             f"""<li><strong>Test.</strong> The edited model is asked again, in the wording it was trained on and in
 others: {formats}. {html.safe(sentences.attacked(study.attacks))}</li>""",
         ]
-    if edits and study.tasks[task].facts == "biographies":
-        people_told = study.biographies
+    if edits and task in of_people:
+        told = study.biographies
         steps = [
             f"""<li><strong>People.</strong> The model was trained on biographies of invented people, in
-{people_told.wordings} wordings each: {people_told.problematic} are to be forgotten, {people_told.obsolete} to be
-replaced by an update, {people_told.retain} help to keep, {people_told.kept} are only measured. Each has ten attributes
+{told.wordings} wordings each: {told.problematic} are to be forgotten, {told.obsolete} to be replaced by an update,
+{told.retain} help to keep, {told.kept} are only measured. Each has ten attributes
 and as many questions, of which half are for testing.</li>""",
             located,
             f"""<li><strong>Edit.</strong> Only that part is trained, for {study.edit.steps} steps ({seeds}).</li>""",
@@ -294,7 +294,7 @@ alone, never read what is unlearned. Accuracy: how often the right one of three 
 in questions worded as no text was; chance is 1/3. Retain: people whose texts the divergence holds on to. Keep: people
 whose texts no edit used.</p>"""
 for model, task in cells:
-    if study.tasks[task].facts != "biographies":
+    if task not in of_people:
         continue
     own = metrics[metrics.task == task]
     others = [name for name, about in layout.references(study) if about == task]

@@ -188,6 +188,6 @@ def test_formats_left_to_the_default_need_not_fit():
     assert Study.model_validate_json(alone.model_dump_json()) == alone
 
 
-def test_a_format_that_fits_no_task_is_refused():
-    with pytest.raises(ValueError, match="'question' fits no task's facts"):
-        study(["counterfact"], elicitations=["completion", "question"])
+def test_formats_that_fit_no_task_are_refused_by_name():
+    with pytest.raises(ValueError, match="no task's facts fit 'famous', 'question'; allowed"):
+        study(["counterfact"], elicitations=["completion", "question", "famous"])

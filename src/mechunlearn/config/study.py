@@ -289,9 +289,8 @@ class Study(Settings):
             raise ValueError("evaluate.elicitations: `completion`, the training prompt, must be among them")
         idle = set(self.evaluate.elicitations).difference(*map(self.asked, self.tasks))
         if idle and self.evaluate.elicitations != EvaluateSettings().elicitations:
-            raise ValueError(
-                f"evaluate.elicitations: {min(idle)!r} fits no task's facts; allowed with other tasks only"
-            )
+            named = ", ".join(map(repr, sorted(idle)))
+            raise ValueError(f"evaluate.elicitations: no task's facts fit {named}; allowed with other tasks only")
         return self
 
 

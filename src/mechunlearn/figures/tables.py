@@ -204,7 +204,7 @@ def robustness(metrics: pd.DataFrame, objective: str) -> str:
     body = []
     for row in board.to_dict("records"):
         cells = [_bounded(row, name) for name in [WORST, "edited", *stages]]
-        cells[0] += f'<span class="note">{html.safe(words.way(row["way"]))}</span>'
+        cells[0] += _note(words.way(row["way"]))
         body.append([html.safe(words.localization(row["localization"])), *cells])
     head = ["", "Worst case, by", *(html.safe(words.stage(name).capitalize()) for name in ["edited", *stages])]
     title = "Leaderboard: the true answer of the forgotten facts, the most robust edit first"
@@ -213,8 +213,16 @@ def robustness(metrics: pd.DataFrame, objective: str) -> str:
 
 
 def _bounded(row: Mapping[Any, Any], name: str) -> str:
-    value, low, high = (row[f"{name}{bound}"] for bound in ("", "_low", "_high"))
-    return html.MISSING if pd.isna(value) else words.number(value, low, high)
+    """A value with its interval below it: beside it, so many columns would not fit a page."""
+    value, *bounds = (row[f"{name}{bound}"] for bound in ("", "_low", "_high"))
+    if pd.isna(value):
+        return html.MISSING
+    low, high = map(words.number, bounds)
+    return words.number(value) + _note(f"[{low}, {high}]")
+
+
+def _note(text: str) -> str:
+    return f'<span class="note">{html.safe(text)}</span>'
 
 
 def probes(metrics: pd.DataFrame, objective: str) -> str:

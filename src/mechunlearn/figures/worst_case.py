@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mechunlearn.figures import data, style, words
-from mechunlearn.figures.panels import Edit, Panel, contrast, panels
+from mechunlearn.figures.panels import Edit, Panel, contrast, measured, panels
 from mechunlearn.metrics import WORST, full_strength
 from mechunlearn.registry import figure
 from mechunlearn.study import BASE
@@ -79,7 +79,7 @@ def caption(results: Path, metrics: pd.DataFrame, level: str = "95%") -> tuple[s
     if not shown:
         return NONE, ""
     for panel in shown:
-        cases = [(edit, row) for edit in panel.edits if (row := worst(metrics, **edit.where)) is not None]
+        cases = measured(metrics, "p_true", panel, stage=WORST)
         if not cases:
             continue
         cases.sort(key=lambda case: case[1].value)
