@@ -190,7 +190,9 @@ def _theirs(claim: Claim, kind: str, means: pd.DataFrame) -> dict[str, str]:
 def ours(claim: Claim, metrics: pd.DataFrame, base: pd.DataFrame) -> dict[str, Any]:
     """What was measured here of a model and task, and the verdict; `base` are the base model's rows."""
     rows = metrics[metrics.localization.isin(claim.among)]
-    where = {**claim.where, "stage": last(metrics.stage.unique(), claim.where["stage"])}
+    where = dict(claim.where)
+    if where["stage"] == "relearned":  # `edited@2` is not a stronger edit, but a task's second block
+        where["stage"] = last(metrics.stage.unique(), "relearned")
     for column, value in where.items():
         rows = rows[rows[column].fillna("") == value]
     asked = pd.concat([rows, base[base.elicitation == claim.where["elicitation"]]])

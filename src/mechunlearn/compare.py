@@ -25,8 +25,9 @@ from rich.table import Table
 from mechunlearn.artifacts import read_measurements, read_table
 from mechunlearn.config import ReportSettings
 from mechunlearn.errors import ArtifactError
-from mechunlearn.metrics import COLUMNS, GROUP, NAMES, WORST, per_fact, ways, worst
-from mechunlearn.stats import interval
+from mechunlearn.facts.biographies import unit
+from mechunlearn.metrics import COLUMNS, GROUP, NAMES, SHARES, WORST, per_fact, ways, worst
+from mechunlearn.stats import DIFFERENCE, interval
 from mechunlearn.study import BASE, MASKS, Cell, cell_of
 
 PLACE = ["model", "task", "localization", "objective"]
@@ -166,10 +167,12 @@ def _paired(cell: Cell, first: Results, second: Results, report: ReportSettings)
     place, rows = {name: getattr(cell, name) for name in PLACE}, []
     for key, group in facts.groupby(GROUP):
         for name in NAMES:
-            pairs = group[[name, f"{name} second"]].dropna().to_numpy(dtype=float)
+            measured = group.dropna(subset=[name, f"{name} second"])
+            pairs = measured[[name, f"{name} second"]].to_numpy(dtype=float)
             if len(pairs):
-                values = interval(pairs[:, 1] - pairs[:, 0], report.bootstrap, report.confidence, bounded=False)
-                found = (*pairs.mean(0), *values, len(pairs), True)
+                span, units = DIFFERENCE if name in SHARES else None, measured.fact.map(unit).to_numpy(dtype=str)
+                values = interval(pairs[:, 1] - pairs[:, 0], report.bootstrap, report.confidence, span, units)
+                found = (*pairs.mean(0), *values, len(np.unique(units)), True)
                 rows.append(place | dict(zip(GROUP, key, strict=True)) | {"metric": name} | _named(found))
     return rows
 

@@ -10,15 +10,17 @@ metrics   measurement tables by cell -> one row per cell, stage, elicitation, ro
     kl              mean KL divergence of the edited from the base model on text, nats a token
     similarity      mean cosine of the hidden states before and after, at the layer that the stage names
 
-Option orders and seeds are averaged within a fact; `n` counts facts and intervals are over facts. Rows with
+Option orders and seeds are averaged within a fact; `n` counts facts and intervals are over facts. Of questions about
+people both are of people: what a text says of one person is learned and forgotten together. Rows with
 `against` are paired differences (this cell minus the reference, on the same facts). `gate` is how
 often, before any edit, the true answer of a known fact is the likeliest of all tokens; where `counts` is False the
 format says nothing about this model.
 
-The stage `worst` is an edit's worst case: the largest p_true of the forget facts over all formats that count and all
-attacks at their full strength (probes and reversed questions apart), over the facts that all of these measured. Its
-`elicitation` names the stage and format that reached it. Each resample of the facts takes its own maximum, so the
-interval includes the choice; a maximum over many noisy means lies a little above the largest true mean.
+The stage `worst` is an edit's worst case: the largest p_true of the facts to forget, obsolete ones of people included,
+over all formats that count and all attacks at their full strength (probes and reversed questions apart), over the facts
+that all of these measured. Its `elicitation` names the stage and format that reached it. Each resample of the facts
+takes its own maximum, so the interval includes the choice; a maximum over many noisy means lies a little above the
+largest true mean.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -28,9 +30,10 @@ import numpy as np
 import pandas as pd
 
 from mechunlearn.config import EvaluateSettings, ReportSettings
-from mechunlearn.facts import BACKWARDS, QUIZ
+from mechunlearn.facts import BACKWARDS, GONE, QUIZ
+from mechunlearn.facts.biographies import unit
 from mechunlearn.gate import gates
-from mechunlearn.stats import central, interval, resampled_means
+from mechunlearn.stats import DIFFERENCE, SHARE, central, interval, resampled_means
 from mechunlearn.study import BASE, Cell
 
 COLUMNS = [
@@ -129,7 +132,7 @@ def worst(table: pd.DataFrame, reference: pd.DataFrame | None, report: ReportSet
         value, resampled = value - other[0], resampled - other[1]
     low, high = central(resampled, report.confidence)
     where = {"stage": WORST, "elicitation": str(shared.mean().idxmax()), "role": "forget", "metric": "p_true"}
-    return {**where, "value": value, "low": low, "high": high, "n": len(shared)}
+    return {**where, "value": value, "low": low, "high": high, "n": len(set(map(unit, shared.index)))}
 
 
 def ways(table: pd.DataFrame, unusable: Sequence[str]) -> pd.DataFrame:
@@ -139,7 +142,7 @@ def ways(table: pd.DataFrame, unusable: Sequence[str]) -> pd.DataFrame:
     those of subjects, of which a forgotten fact's still gets its share by chance. The two halves of a quiz, each about
     other facts, are one way.
     """
-    asked = table[(table.role == "forget") & table.p_true.notna() & ~table.elicitation.isin([*unusable, BACKWARDS])]
+    asked = table[table.role.isin(GONE) & table.p_true.notna() & ~table.elicitation.isin([*unusable, BACKWARDS])]
     asked = asked[asked.stage.isin(full_strength(asked.stage.unique())) & ~asked.stage.str.startswith("probed@")]
     way = asked.stage + " " + asked.elicitation.replace(QUIZ)
     return asked.assign(way=way).pivot(index="fact", columns="way", values="p_true")
@@ -147,7 +150,8 @@ def ways(table: pd.DataFrame, unusable: Sequence[str]) -> pd.DataFrame:
 
 def _largest(ways: pd.DataFrame, report: ReportSettings) -> tuple[float, np.ndarray]:
     """(the largest mean of any way, the same of every resample of the facts)."""
-    return float(ways.mean().max()), resampled_means(ways.to_numpy(), report.bootstrap).max(1)
+    units = ways.index.map(unit).to_numpy(dtype=str)
+    return float(ways.mean().max()), resampled_means(ways.to_numpy(), report.bootstrap, units).max(1)
 
 
 def full_strength(stages: Iterable[str]) -> list[str]:
@@ -171,12 +175,14 @@ def _rows(table: pd.DataFrame, reference: pd.DataFrame | None, report: ReportSet
     rows = []
     for key, group in table.groupby(GROUP):
         for name in NAMES:
-            values = group[name].dropna().to_numpy(dtype=float)
+            measured = group[group[name].notna()]
+            values, units = measured[name].to_numpy(dtype=float), measured.fact.map(unit).to_numpy(dtype=str)
             if len(values):
-                share = name in SHARES and reference is None
-                value, low, high = interval(values, report.bootstrap, report.confidence, share)
+                span = None if name not in SHARES else SHARE if reference is None else DIFFERENCE
+                value, low, high = interval(values, report.bootstrap, report.confidence, span, units)
                 where = dict(zip(GROUP, key, strict=True))
-                rows.append({**where, "metric": name, "value": value, "low": low, "high": high, "n": len(values)})
+                n = len(np.unique(units))
+                rows.append({**where, "metric": name, "value": value, "low": low, "high": high, "n": n})
     return rows
 
 

@@ -1,7 +1,7 @@
 """LLM Surgery's studies: what surgery costs, and the paper's claims as checks (Veldanda et al. 2024). Torch-free.
 
 costs    tokens and seconds of every edit, beside the training of the baseline that it replaces
-CLAIMS   the claims of the abstract, about edits of every weight
+CLAIMS   the claims of the paper by the objective that they are about, for edits of every weight
 check    a study's metrics and costs -> every claim with our value, its interval and a verdict
 """
 
@@ -19,7 +19,7 @@ PAPER = "LLM Surgery"
 COSTS = ["model", "task", "localization", "objective", "tokens", "seconds", "baseline_tokens", "baseline_seconds"]
 FULL = "nonlocalized"  # as published: every weight of attention and MLPs
 TEST = {"stage": "edited", "elicitation": "quiz-test", "metric": "accuracy_true"}
-CLAIMS = [
+ABSTRACT = [
     Claim(
         "surgery-forgetting",
         "abstract",
@@ -71,6 +71,17 @@ CLAIMS = [
         published="not measured",
     ),
 ]
+ABLATION = Claim(
+    "surgery-without-ascent",
+    "not known: from a summary of the paper",
+    "Without the ascent, obsolete facts go on being told.",
+    "change of accuracy on unseen questions about what was replaced, the ascent left out; holds above -0.1",
+    (FULL,),
+    {**TEST, "role": "obsolete", "against": "base"},
+    bound=-0.1,
+    published="obsolete facts are still answered (no number)",
+)
+CLAIMS = {"surgery": ABSTRACT, "surgery-no-ascent": [ABLATION]}
 COST = Claim(
     "surgery-cost",
     "not known: from a summary of the paper",
@@ -106,18 +117,16 @@ def costs(study: Study) -> pd.DataFrame:
 
 
 def check(metrics: pd.DataFrame, spent: pd.DataFrame) -> list[dict[str, Any]]:
-    """Every claim for every objective whose name begins with `surgery`, with its verdict."""
+    """Every claim about an objective that was measured, with its verdict; of `surgery` also what it costs."""
     found = []
-    edits, base = (
-        metrics[metrics.objective.fillna("").str.startswith("surgery")],
-        metrics[metrics.localization == "base"],
-    )
+    edits, base = metrics[metrics.objective.isin(CLAIMS)], metrics[metrics.localization == "base"]
     for (model, task, objective), rows in edits.groupby(["model", "task", "objective"]):
         place = {"paper": PAPER, "model": model, "task": task, "objective": objective}
         before = base[(base.model == model) & (base.task == task)]
-        found += [place | about(claim) | ours(claim, rows, before) for claim in CLAIMS]
-        chosen = spent[(spent.model == model) & (spent.task == task) & (spent.objective == objective)]
-        found.append(place | about(COST) | _cost(chosen[chosen.localization == FULL]))
+        found += [place | about(claim) | ours(claim, rows, before) for claim in CLAIMS[str(objective)]]
+        if objective == "surgery":
+            chosen = spent[(spent.model == model) & (spent.task == task) & (spent.objective == objective)]
+            found.append(place | about(COST) | _cost(chosen[chosen.localization == FULL]))
     return found
 
 

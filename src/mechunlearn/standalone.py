@@ -19,7 +19,7 @@ from mechunlearn.errors import ConfigError, FactError
 from mechunlearn.facts import own
 from mechunlearn.figures import words
 from mechunlearn.localize.lookup_rules import lookup_per_fact, same_layers
-from mechunlearn.stats import interval
+from mechunlearn.stats import SHARE, interval
 
 # The kinds of a localizer's scores that stand for something one can train, as people call them.
 SHOWN = {"mlp": "MLP", "lookup": "MLP", "head": "head", "probe-subject": "probe"}
@@ -120,7 +120,9 @@ def components(scores: pd.DataFrame) -> pd.DataFrame:
     shown = scores[scores.kind.isin(SHOWN)]
     for (kind, layer, head), group in shown.groupby(["kind", "layer", "head"]):
         facts = group.groupby("fact").effect.mean().to_numpy(dtype=float)
-        rows.append((kind, layer, head, *interval(facts, 2000, 0.95, kind == "probe-subject"), len(facts)))
+        rows.append(
+            (kind, layer, head, *interval(facts, 2000, 0.95, SHARE if kind == "probe-subject" else None), len(facts))
+        )
     table = pd.DataFrame(rows, columns=["kind", "layer", "head", "value", "low", "high", "n"])
     if (table.kind == "probe-subject").all():
         return table.sort_values("layer", ignore_index=True)

@@ -10,33 +10,50 @@ from functools import lru_cache
 import numpy as np
 
 SEED = 20250101
+SHARE, DIFFERENCE = (0.0, 1.0), (-1.0, 1.0)  # what shares, and differences of two, can be
 
 
-def interval(values: np.ndarray, samples: int, confidence: float, bounded: bool) -> tuple[float, float, float]:
-    """(mean, low, high): percentile bootstrap over facts.
+def interval(
+    values: np.ndarray,
+    samples: int,
+    confidence: float,
+    span: tuple[float, float] | None,
+    units: np.ndarray | None = None,
+) -> tuple[float, float, float]:
+    """(mean, low, high): percentile bootstrap over facts, or over what they come from.
 
-    values    one number a fact, seeds and option orders already averaged
-    bounded   whether the values are shares between 0 and 1
+    values   one number a fact, seeds and option orders already averaged
+    span     the least and the most that a value can be: SHARE, DIFFERENCE, or None where there is no limit
+    units    of each value what it comes from, where several come from one: whole units are drawn again
 
-    Where every fact agrees on a share of 0 or 1, resampling can only agree too; the interval is then Clopper and
-    Pearson's exact one, so that 16 successes of 16 read as [0.79, 1] and not as certainty.
+    Where all agree, resampling can only agree too. A share w of units that were not drawn may then be anything: with
+    w = 1 - ((1 - confidence) / 2)^(1 / units) this is Clopper and Pearson's exact interval for 0 or all successes, so
+    that 16 of 16 read as [0.79, 1] and not as certainty, and no difference in 16 pairs as [-0.21, 0.21].
     """
     mean, tail = float(values.mean()), (1 - confidence) / 2
-    if bounded and np.all(values == values[0]) and values[0] in (0.0, 1.0):
-        width = 1 - tail ** (1 / len(values))
-        return (mean, 0.0, width) if mean == 0 else (mean, 1 - width, 1.0)
-    return mean, *central(values[_draws(len(values), samples)].mean(1), confidence)
+    _, unit, sizes = np.unique(
+        np.arange(len(values)) if units is None else units, return_inverse=True, return_counts=True
+    )
+    if span is not None and np.all(values == values[0]):
+        unseen = 1 - tail ** (1 / len(sizes))
+        low, high = (mean * (1 - unseen) + end * unseen for end in span)
+        return mean, low, high
+    draws = _draws(len(sizes), samples)
+    sums = np.bincount(unit, values)
+    return mean, *central(sums[draws].sum(1) / sizes[draws].sum(1), confidence)
 
 
-def resampled_means(values: np.ndarray, samples: int) -> np.ndarray:
-    """Means over facts drawn again and again: (facts, columns) -> (samples, columns).
+def resampled_means(values: np.ndarray, samples: int, units: np.ndarray | None = None) -> np.ndarray:
+    """Means over facts, or units as in `interval`, drawn again and again: (facts, columns) -> (samples, columns).
 
     Tables over as many facts get the same draws, so what is computed from two of them is paired by fact.
     """
-    draws = _draws(len(values), samples)
-    often = np.zeros((samples, len(values)))
+    unit = np.arange(len(values)) if units is None else np.unique(units, return_inverse=True)[1]
+    draws = _draws(int(unit.max()) + 1, samples)
+    often = np.zeros(draws.shape)
     np.add.at(often, (np.arange(samples)[:, None], draws), 1)
-    return often @ values / len(values)
+    weights = often[:, unit]
+    return weights @ values / weights.sum(1, keepdims=True)
 
 
 def central(values: np.ndarray, confidence: float) -> tuple[float, float]:

@@ -152,7 +152,7 @@ def test_joined_intervals_cover_the_truth_about_as_often_as_they_say():
             given |= dict(
                 zip(
                     (f"value_{name}", f"low_{name}", f"high_{name}"),
-                    stats.interval(sample, 300, 0.95, True),
+                    stats.interval(sample, 300, 0.95, stats.SHARE),
                     strict=True,
                 )
             )

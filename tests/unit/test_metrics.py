@@ -11,7 +11,7 @@ from mechunlearn import stats
 from mechunlearn.artifacts import measurement_table, read_measurements, write_table
 from mechunlearn.config import EvaluateSettings, ReportSettings
 from mechunlearn.gate import usable
-from mechunlearn.metrics import COLUMNS, full_strength, headline, metrics
+from mechunlearn.metrics import COLUMNS, SHARES, full_strength, headline, metrics
 from mechunlearn.stats import interval
 from mechunlearn.study import BASE, Cell
 
@@ -35,14 +35,37 @@ def test_an_interval_is_a_slow_bootstrap_of_the_same_draws(count, confidence):
 
     tail = (1 - confidence) / 2
     expected = (values.mean(), quantile(tail), quantile(1 - tail))
-    assert interval(values, 300, confidence, bounded=False) == pytest.approx(expected, rel=1e-12)
+    assert interval(values, 300, confidence, None) == pytest.approx(expected, rel=1e-12)
+
+
+def test_units_are_drawn_again_whole_with_all_that_was_asked_of_them():
+    rng = np.random.default_rng(3)
+    units = np.array(list("abacbaddda"))  # of one, two, three and four values
+    values = rng.normal(size=len(units))
+    of = {unit: values[units == unit].tolist() for unit in "abcd"}
+    draws = np.random.default_rng(stats.SEED).integers(0, 4, (300, 4))
+    means = []
+    for draw in draws.tolist():
+        drawn = [value for index in draw for value in of["abcd"[index]]]
+        means.append(sum(drawn) / len(drawn))
+    expected = (values.mean(), *np.quantile(means, [0.05, 0.95]))
+    assert interval(values, 300, 0.9, None, units) == pytest.approx(expected)
+    table = stats.resampled_means(np.stack([values, 2 * values], 1), 300, units)
+    assert table == pytest.approx(np.stack([means, 2 * np.array(means)], 1))
+
+
+def test_as_many_answers_of_fewer_people_say_less():
+    values, people = np.tile([0.0, 1.0], 10), np.repeat(["a", "b", "c", "d"], 5)
+    values[:10], values[10:] = 0, 1  # two people know everything, two nothing
+    (_, low, high), (_, lower, higher) = (interval(values, 500, 0.95, stats.SHARE, each) for each in (None, people))
+    assert lower < low < 0.5 < high < higher
 
 
 def test_intervals_cover_the_truth_about_as_often_as_they_say():
     rng = np.random.default_rng(0)
     hits = 0
     for _ in range(300):
-        _, low, high = interval(rng.exponential(size=60), 400, 0.9, bounded=False)
+        _, low, high = interval(rng.exponential(size=60), 400, 0.9, None)
         hits += low <= 1.0 <= high
     assert 0.82 < hits / 300 < 0.95
 
@@ -59,19 +82,28 @@ def binomial_tail(successes, count, share):
 @pytest.mark.parametrize("confidence", [0.9, 0.95])
 def test_unanimous_shares_have_clopper_and_pearsons_interval(count, confidence):
     """Its bounds are the shares at which the outcome has just (1 - confidence) / 2 of probability."""
-    mean, low, high = interval(np.ones(count), 100, confidence, bounded=True)
+    mean, low, high = interval(np.ones(count), 100, confidence, stats.SHARE)
     assert (mean, high) == (1.0, 1.0)
     assert binomial_tail(count, count, low) == pytest.approx((1 - confidence) / 2)
-    mean, zero, width = interval(np.zeros(count), 100, confidence, bounded=True)
+    mean, zero, width = interval(np.zeros(count), 100, confidence, stats.SHARE)
     assert (mean, zero, width) == (0.0, 0.0, pytest.approx(1 - low))
 
 
 def test_sixteen_of_sixteen_is_not_certainty():
-    assert interval(np.ones(16), 100, 0.95, bounded=True) == (1.0, pytest.approx(0.794, abs=5e-4), 1.0)
+    assert interval(np.ones(16), 100, 0.95, stats.SHARE) == (1.0, pytest.approx(0.794, abs=5e-4), 1.0)
 
 
-def test_unanimous_differences_are_left_alone():
-    assert interval(np.zeros(16), 100, 0.95, bounded=False) == (0.0, 0.0, 0.0)
+@pytest.mark.parametrize(("value", "low", "high"), [(0.0, -0.206, 0.206), (-1.0, -1.0, -0.588), (0.5, 0.191, 0.603)])
+def test_unanimous_differences_are_no_certainty_either(value, low, high):
+    """The unseen share of 0.206 that goes with 16 of 16 may differ by anything from -1 to 1."""
+    found = interval(np.full(16, value), 100, 0.95, stats.DIFFERENCE)
+    assert found == (value, pytest.approx(low, abs=5e-4), pytest.approx(high, abs=5e-4))
+    assert interval(np.full(16, value), 100, 0.95, None) == (value, value, value)
+
+
+def test_four_people_who_agree_are_four_whatever_each_was_asked():
+    people = np.repeat(["a", "b", "c", "d"], 5)
+    assert interval(np.zeros(20), 100, 0.95, stats.DIFFERENCE, people)[1:] == pytest.approx((-0.602, 0.602), abs=5e-4)
 
 
 # metrics --------------------------------------------------------------------------------------------------
@@ -179,7 +211,9 @@ def test_differences_are_paired_by_fact(tables, computed):
             naive(table, row["metric"])[place_of(row)] for table in pairs[row["localization"], row["against"]]
         )
         differences = np.array([one[fact] - other[fact] for fact in sorted(one)])
-        expected = interval(differences, REPORT.bootstrap, REPORT.confidence, bounded=False)
+        expected = interval(
+            differences, REPORT.bootstrap, REPORT.confidence, stats.DIFFERENCE if row["metric"] in SHARES else None
+        )
         assert (row["value"], row["low"], row["high"]) == pytest.approx(expected)
         assert row["n"] == len(differences)
 

@@ -22,14 +22,14 @@ STUDY = {
     "evaluate": {"elicitations": ["completion", "quiz-test"]},
 }
 ROLES = ("forget", "obsolete", "update", "maintain-train", "maintain-test")
-BEFORE = {"forget": 18, "obsolete": 18, "update": 6, "maintain-train": 20, "maintain-test": 19}  # of 20 facts right
-AFTER = {"forget": 6, "obsolete": 6, "update": 17, "maintain-train": 20, "maintain-test": 19}
+BEFORE = {"forget": 36, "obsolete": 36, "update": 12, "maintain-train": 40, "maintain-test": 38}  # of 40
+AFTER = {"forget": 12, "obsolete": 12, "update": 34, "maintain-train": 40, "maintain-test": 38}
 
 
 def rows(right, stage):
     found = []
     for role in ROLES:
-        for fact in range(20):
+        for fact in range(40):
             hit = fact < right[role]
             found.append(
                 {"seed": 0, "stage": stage, "elicitation": "quiz-test", "order": 0, "role": role}
@@ -50,7 +50,7 @@ def rows(right, stage):
 def table():
     tables = {
         Cell("pre", "people", "base", ""): rows(BEFORE, "base"),
-        Cell("anew", "people", "base", ""): rows({**AFTER, "forget": 7}, "base"),
+        Cell("anew", "people", "base", ""): rows({**AFTER, "forget": 14}, "base"),
         Cell("pre", "people", "nonlocalized", "surgery"): rows(AFTER, "edited"),
     }
     found = metrics(tables, EvaluateSettings(), ReportSettings(bootstrap=200))
@@ -65,7 +65,7 @@ def test_every_claim_holds_where_the_numbers_say_so(table):
     costs = pd.DataFrame([["pre", "people", "nonlocalized", "surgery", 100, 10, 900, 70]], columns=operations.COSTS)
     assert set(verdicts(table, costs).values()) == {"reproduced"}
     found = {each["id"]: each for each in operations.check(table, costs)}
-    assert found["surgery-update"]["value"] == pytest.approx(11 / 20)
+    assert found["surgery-update"]["value"] == pytest.approx(22 / 40)
     assert found["surgery-cost"]["value"] == pytest.approx(7)
     assert "9.0: 900 against 100" in found["surgery-cost"]["note"]
 
@@ -110,8 +110,8 @@ def test_only_the_model_before_surgery_is_edited_and_the_others_are_measured_onc
 def test_the_tables_show_every_model_and_edit(table):
     html = people.accuracies(table, "pre", ["whole", "anew"], "quiz-test")
     assert "anew" in html
-    assert "0.30 [" in html  # 6 of 20
-    assert "0.85 [" in html  # 17 of 20
+    assert "0.30 [" in html  # 12 of 40
+    assert "0.85 [" in html  # 34 of 40
     costs = pd.DataFrame([["pre", "people", "nonlocalized", "surgery", 100, 10, 900, 70]], columns=operations.COSTS)
     assert "9.0" in people.costs(costs)
     assert "7.0" in people.costs(costs)
@@ -131,7 +131,7 @@ def test_figures_of_edits_do_without_new_answers_and_without_usable_formats(tabl
     own = table[table.model == "pre"]
     (axes,) = robustness.draw(tmp_path, own).axes
     assert axes.get_title(loc="left").startswith("True answer")
-    assert "n = 20" in robustness.caption(tmp_path, own)[1]
+    assert "n = 40" in robustness.caption(tmp_path, own)[1]
     assert len(trade_off.draw(tmp_path, own).axes) == 2
     for module in (robustness, trade_off):
         assert not module.draw(tmp_path, own.assign(counts=False)).axes

@@ -28,7 +28,13 @@ def batch():
     torch.manual_seed(1)
     lengths = [5, 9, 4, 7, 11, 6, 8, 3]  # of different lengths, so that padding would show
     texts = [(STREAMS[i // 2], tuple(torch.randint(4, 400, (n,)).tolist())) for i, n in enumerate(lengths)]
-    return Batch([], [], [], [], texts)
+    general = [tuple(torch.randint(4, 400, (n,)).tolist()) for n in (6, 10)]
+    return Batch([], [], [], general, texts)
+
+
+def read(batch):
+    """What a batch reads with its streams: general text belongs to what is retained."""
+    return [*batch.biographies, *(("retain", ids) for ids in batch.texts)]
 
 
 def logits(model, ids):
@@ -52,17 +58,17 @@ def moved(model):
 def test_terms_are_those_of_one_text_at_a_time(fresh, batch, family):
     model = fresh(family)
     with torch.no_grad():
-        before = {ids: logits(model, ids) for stream, ids in batch.biographies if stream == "retain"}
-        base = {text: cross_entropy(model, text[1]) for text in batch.biographies}
+        before = {ids: logits(model, ids) for stream, ids in read(batch) if stream == "retain"}
+        base = {text: cross_entropy(model, text[1]) for text in read(batch)}
         objectives = {
             name: getattr(surgery, name)(model, batch, EditSettings(surgery=RULES), 0)
             for name in ("surgery", "surgery_npo", "surgery_reverse_kl")
         }
         moved(model)
-        now = {text: cross_entropy(model, text[1]) for text in batch.biographies}
+        now = {text: cross_entropy(model, text[1]) for text in read(batch)}
 
         def mean(stream, values):
-            own = [values[text] for text in batch.biographies if text[0] == stream]
+            own = [values[text] for text in read(batch) if text[0] == stream]
             return sum(own) / len(own)
 
         kl = {"forward": [], "reverse": []}
@@ -107,12 +113,12 @@ def test_an_edit_of_later_layers_has_the_losses_and_gradients_of_the_plain_loop(
     """Layers below the first trained one run once a text, and the unembedding in parts: neither may show."""
     model, rules = fresh(family), RULES.model_copy(update=rules)
     with torch.no_grad():
-        old = {text: logits(model, text[1])[:-1].log_softmax(-1) for text in batch.biographies}
-        base = {text: cross_entropy(model, text[1]) for text in batch.biographies}
+        old = {text: logits(model, text[1])[:-1].log_softmax(-1) for text in read(batch)}
+        base = {text: cross_entropy(model, text[1]) for text in read(batch)}
 
     def slowly():
         found = {name: [] for name in STREAMS}
-        for text in batch.biographies:
+        for text in read(batch):
             now = cross_entropy(model, text[1])
             if text[0] == "retain":
                 sides = old[text], logits(model, text[1])[:-1].log_softmax(-1)

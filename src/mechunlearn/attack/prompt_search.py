@@ -15,7 +15,7 @@ from typing import Any
 from mechunlearn import registry
 from mechunlearn.config import PromptSearchSettings, unknown
 from mechunlearn.errors import ConfigError
-from mechunlearn.facts import Fact
+from mechunlearn.facts import GONE, Fact
 from mechunlearn.facts.roles import halves
 from mechunlearn.facts.text import Passage
 from mechunlearn.models.model import Model
@@ -39,7 +39,7 @@ def prompt_search(
     asked in one.
     """
     names = candidates(settings)
-    forget = [fact for fact in facts if fact.role == "forget"]
+    forget = [fact for fact in facts if fact.role in GONE]
     found = {name: asked(model, forget, name) for name in track(names, f"searching prompts, seed {seed}")}
     rows: Rows = []
     for number, (chosen_on, tested) in enumerate(halves(forget, settings.split, seed)):

@@ -15,7 +15,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from mechunlearn.config import FinetuneSettings, RelearnSettings, RetrainSettings
-from mechunlearn.facts import Fact
+from mechunlearn.facts import GONE, Fact
 from mechunlearn.facts.roles import halves
 from mechunlearn.facts.text import Passage
 from mechunlearn.models.model import Model
@@ -59,7 +59,7 @@ def _train(
     trainable: Trainable,
 ) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
-    forget = [fact for fact in facts if fact.role == "forget"]
+    forget = [fact for fact in facts if fact.role in GONE]
     for number, (seen, unseen) in enumerate(halves(forget, settings.split, seed)[: 1 + settings.both_halves]):
         # The kept facts are measured in the first run only, so that each stands there once a stage.
         kept = [fact for fact in facts if fact.role == "maintain-test"] if number == 0 else []

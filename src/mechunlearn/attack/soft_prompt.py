@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from mechunlearn.config import SoftPromptSettings
-from mechunlearn.facts import Fact
+from mechunlearn.facts import GONE, Fact
 from mechunlearn.facts.roles import halves
 from mechunlearn.facts.text import Passage
 from mechunlearn.models.model import Model
@@ -38,7 +38,7 @@ def soft_prompt(
     twice with the halves swapped.
     """
     ask = method("elicitation", "completion")
-    forget = [fact for fact in facts if fact.role == "forget"]
+    forget = [fact for fact in facts if fact.role in GONE]
     retain = [example(model, fact, fact.answer) for fact in facts if fact.role == "maintain-train"]
     rows: list[dict[str, Any]] = []
     for number, (seen, unseen) in enumerate(halves(forget, settings.split, seed)[: 1 + settings.both_halves]):

@@ -40,16 +40,21 @@ def mask(
     training, other = passages.split(passages.read(text), held_out)
     known, loaded = artifacts.read_facts(facts, *LOCALIZED), load(model)
     measured = [fact for fact in known if fact.role in MEASURED]
-    rows: list[dict[str, Any]] = []
+    rows: dict[int, list[dict[str, Any]]] = {size: [] for size in rules.sizes}
     every, tables = counts(loaded.layout, region(loaded.layout, chosen.components)), []
+    reached = rules.sizes[-1]
     for number in seed:
         masks = learn(loaded, known, training, chosen, rules, number)
         found = learned(masks)
         print(f"{found:,} masks are below 1; more weights cannot be chosen and are not masked")
+        reached = min(reached, found)
         for size in (size for size in rules.sizes if size <= found):
             gone = smallest(masks, size)
             with masked(loaded, gone):
-                rows += measure(loaded, measured, other, rules.elicitations, f"masked@{size}", number)
+                rows[size] += measure(loaded, measured, other, rules.elicitations, f"masked@{size}", number)
             tables.append(counts(loaded.layout, gone).assign(of=every.weights, seed=number, size=size))
-    artifacts.write_table(weights, pd.concat(tables)[artifacts.MASK_COLUMNS])
-    artifacts.write_table(out, artifacts.measurement_table(rows))
+    # A size that only some seeds reach would be a mean over others than the size before it.
+    table = pd.concat(tables)
+    artifacts.write_table(weights, table[table["size"] <= reached][artifacts.MASK_COLUMNS])
+    kept = [row for size in rules.sizes if size <= reached for row in rows[size]]
+    artifacts.write_table(out, artifacts.measurement_table(kept))

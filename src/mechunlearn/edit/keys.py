@@ -74,7 +74,7 @@ def matrix(model: Model, part: Component) -> tuple[str, str]:
 
 
 def contexts(
-    model: Model, facts: Sequence[Fact], passages: Sequence[Passage], settings: ClosedFormSettings, seed: int | str
+    model: Model, facts: Sequence[Fact], passages: Sequence[Passage], settings: ClosedFormSettings, seed: int
 ) -> list[list[Split]]:
     """Each fact's training prompt: alone, then behind the first words of `settings.prefixes` passages.
 
@@ -157,7 +157,8 @@ def covariances(
     `ridge` times the median of C's diagonal is added to its diagonal: few tokens leave directions that no key has, and
     the mean would follow the few neurons that are a thousand times as active as the others.
 
-    They are those of the base model, and kept for the seeds of a job under its hash, the text's and the layer.
+    They are those of the base model, kept for a job under its hash, the text's and the layer: an edit in groups asks
+    for those of all groups before its first one.
     """
     text = hashlib.sha256("\0".join(passage.text for passage in passages).encode()).hexdigest()
     missing = [part for part in parts if (model.manifest.sha256, text, part.layer) not in _covariances]

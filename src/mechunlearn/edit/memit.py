@@ -22,7 +22,7 @@ def memit(
     passages: Sequence[Passage],
     selection: Selection,
     settings: EditSettings,
-    seed: int | str,
+    seed: int,
 ) -> tuple[list[str], list[dict[str, float]]]:
     """Write the new answers into all selected MLPs, from the lowest layer to the highest.
 

@@ -21,7 +21,7 @@ def rome(
     passages: Sequence[Passage],
     selection: Selection,
     settings: EditSettings,
-    seed: int | str,
+    seed: int,
 ) -> tuple[list[str], list[dict[str, float]]]:
     """Write the new answers into the middle one of the selected MLPs (of two the lower), one fact after another.
 

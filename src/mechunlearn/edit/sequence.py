@@ -4,16 +4,19 @@ edit_in_turn   a selection, with groups or without -> an edited model in place, 
 """
 
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 import torch
 
+from mechunlearn.edit import keys
 from mechunlearn.edit.train import Recipe, check, train
 from mechunlearn.facts import trained
 from mechunlearn.models.checkpoint import NOWHERE, Checkpoint, Checkpoints, Training
 from mechunlearn.models.model import Model
 from mechunlearn.models.scoring import score
 from mechunlearn.registry import load as method
+from mechunlearn.registry import methods
 
 
 def edit_in_turn(
@@ -35,6 +38,9 @@ def edit_in_turn(
     checkpoints   of the same edit, killed before its end: what they hold is not done again
     """
     groups, parts = recipe.selection.groups, _parts(recipe)
+    if groups and recipe.objective in methods("closed_form"):
+        written = [keys.written(model, part.selection, recipe.objective) for _, part in parts]
+        keys.covariances(model, list(dict.fromkeys(chain(*written))), recipe.passages, ridge=0)
     whole = checkpoints.of(model, recipe)
     names, histories, rows = _restored(model, whole) or ([], [], _measured(model, recipe, 0))
     for number in range(len(histories), len(parts)):

@@ -28,8 +28,9 @@ def surgery(model: Model, drawn: Batch, settings: EditSettings, seed: int) -> Lo
 
     Veldanda et al. 2024 (arXiv 2409.13054), equation 1 with the weights and the direction of the divergence of their
     code. CE is a text's mean cross-entropy a token; the divergence is over the full vocabulary, averaged over the
-    tokens of the retain texts and never over padding. The base model's final hidden states on the retain texts are
-    remembered, and unembedded when needed: the unembedding is never trained, so no second model has to be kept.
+    tokens of what is retained, biographies and general text, and never over padding. The base model's final hidden
+    states there are remembered, and unembedded when needed: the unembedding is never trained, so no second model has to
+    be kept.
     """
     return _surgery(model, drawn, settings.surgery)
 
@@ -76,13 +77,13 @@ def _surgery(model: Model, drawn: Batch, rules: SurgerySettings) -> Loss:
         "retain": rules.retain_weight,
     }
     unlearn = ("problematic", "obsolete")
-    kept = [text for text in drawn.biographies if text[0] == "retain" and rules.retain_weight]
+    kept = [text for text in _read(drawn) if text[0] == "retain" and rules.retain_weight]
     gone = [text for text in drawn.biographies if text[0] in unlearn and weights[text[0]] and rules.unlearn == "npo"]
     kept_states = remembered(kept, lambda part: [states.clone() for states in _states(model, part)], 4)
     base = remembered(gone, lambda part: _cross_entropies(model, part, _states(model, part)), 4)
 
     def loss(batch: Batch) -> dict[str, torch.Tensor]:
-        texts = [text for text in batch.biographies if weights[text[0]]]
+        texts = [text for text in _read(batch) if weights[text[0]]]
         hidden = dict(zip(texts, _states(model, texts), strict=True))
         terms = {}
         for stream in dict.fromkeys(text[0] for text in texts):
@@ -102,6 +103,11 @@ def _surgery(model: Model, drawn: Batch, rules: SurgerySettings) -> Loss:
         return terms
 
     return loss
+
+
+def _read(batch: Batch) -> list[Text]:
+    """What a batch reads: biographies by their streams, and general text as part of what is retained."""
+    return [*batch.biographies, *(("retain", ids) for ids in batch.texts)]
 
 
 def _states(model: Model, texts: Sequence[Text]) -> list[torch.Tensor]:

@@ -67,10 +67,11 @@ def train(model: Model, recipe: Recipe, training: Training | None = None) -> tup
     """
     training = training or Training(NOWHERE.of(model))
     facts, selection, seed = recipe.facts, recipe.selection, recipe.seed
+    number = seed if isinstance(seed, int) else random.Random(seed).getrandbits(63)
     if recipe.objective in methods("closed_form"):
         write = method("closed_form", recipe.objective)
         written: tuple[list[str], list[dict[str, float]]] = write(
-            model, facts, recipe.passages, selection, recipe.settings, seed
+            model, facts, recipe.passages, selection, recipe.settings, number
         )
         return written
     rng, own = random.Random(f"edit-{seed}"), trained(facts)
@@ -93,7 +94,7 @@ def train(model: Model, recipe: Recipe, training: Training | None = None) -> tup
     upcoming = iter(batches[len(training.rows) :])
     with trainable(model, selection) as parameters:
         with model.autocast(), grouped(model):
-            loss: Loss = method("objective", recipe.objective)(model, every(batches), settings, seed)
+            loss: Loss = method("objective", recipe.objective)(model, every(batches), settings, number)
         history = [
             {**losses, "step": losses["step"] - 1}
             for losses in descend(

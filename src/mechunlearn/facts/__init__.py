@@ -16,6 +16,7 @@ LOCALIZED = ("forget", "forget-train", "obsolete", "maintain-train", "maintain-t
 EDITED = ("forget", "forget-train", "maintain-train")
 KNOWN = ("forget", "obsolete", "maintain-test")  # what is measured and the base model should know
 MEASURED = (*KNOWN, "update")
+GONE = ("forget", "obsolete")  # what an edit removes, and attacks try to bring back
 BACKWARDS = "reversed"  # the format that asks for subjects: by chance, a forgotten fact's still gets its share
 QUIZ = {"quiz-validation": "quiz", "quiz-test": "quiz"}  # two formats that each ask for another half of the facts
 

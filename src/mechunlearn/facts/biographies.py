@@ -4,6 +4,7 @@ people        so many people with ten attributes each; those of the obsolete hal
 biographies   their texts, each in several wordings
 questions     ten questions a text with three options each, in wordings that no text has
 write, read_texts, read_questions, read   texts and questions as JSONL, and as facts
+unit         what a fact's measurements stand for: of a question about a person, the person
 quiz-validation, quiz-test   the elicitations that ask the questions, half of a text's each
 
 Streams, and the roles of their facts: `problematic` is to be forgotten, `obsolete` to be forgotten for `update`,
@@ -13,6 +14,7 @@ nothing of it; the paper's Wikipedia biographies were known to every model.
 
 import json
 import random
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -34,6 +36,7 @@ ROLES = {
 }
 UNLEARN, REPLACED = ("problematic", "obsolete"), "update"
 DISTRACTORS = 2
+ABOUT = re.compile(rf"(.+) / [^/]+ / (?:{'|'.join(ROLES)}) / (?:validation|test)")  # a question's id
 Row = TypeVar("Row")
 
 
@@ -178,6 +181,12 @@ def read(path: str | Path) -> list[Fact]:
         )
         for row in read_questions(path)
     ]
+
+
+def unit(fact: str) -> str:
+    """Of the id of a question about a person, the person; of any other fact's, the id."""
+    asked = ABOUT.fullmatch(fact)
+    return asked[1] if asked else fact
 
 
 def _rows(path: str | Path, kind: type[Row]) -> Iterator[Row]:

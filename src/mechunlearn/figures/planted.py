@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from mechunlearn import registry
 from mechunlearn.figures import style, words
-from mechunlearn.stats import interval
+from mechunlearn.stats import SHARE, interval
 
 TITLE = "Which method finds the layer in which facts were planted?"
 NONE = "This study has no planted facts."
@@ -102,10 +102,10 @@ def summary(table: pd.DataFrame) -> dict[str, Found]:
     for name in registry.ordered(set(table.localizer)):
         rows = table[table.localizer == name]
         rank = rows["rank"].to_numpy(dtype=float)
-        first, top = (interval((rank <= limit).astype(float), SAMPLES, CONFIDENCE, True) for limit in (1, TOP))
+        first, top = (interval((rank <= limit).astype(float), SAMPLES, CONFIDENCE, SHARE) for limit in (1, TOP))
         others = Counter(int(layer) for layer in rows["first"][rows["first"] != rows.layer])
         layer, often = min(others.items(), key=lambda each: (-each[1], each[0]), default=(-1, 0))
-        mean = interval(rank, SAMPLES, CONFIDENCE, False)
+        mean = interval(rank, SAMPLES, CONFIDENCE, None)
         found[name] = Found(mean, first, top, len(rows), (others.total(), layer, often))
     return dict(sorted(found.items(), key=lambda item: item[1].rank[0]))
 

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from mechunlearn.artifacts import read_selection
 from mechunlearn.figures import data, style, words
 from mechunlearn.registry import figure
-from mechunlearn.stats import interval
+from mechunlearn.stats import SHARE, interval
 
 TITLE = "In which layers the model looks facts up"
 NONE = "This study has no fact lookup by probes."
@@ -99,7 +99,7 @@ def curves(results: Path) -> tuple[pd.DataFrame, float] | None:
     rows = []
     facts = scores[scores.kind.isin(KINDS)].groupby(["kind", "layer", "fact"]).effect.mean()  # over runs
     for (kind, layer), group in facts.groupby(["kind", "layer"]):
-        value, low, high = interval(group.to_numpy(dtype=float), 2000, 0.95, True)
+        value, low, high = interval(group.to_numpy(dtype=float), 2000, 0.95, SHARE)
         rows.append((kind, layer, value, low, high, len(group)))
     chance = float(scores[scores.kind == "chance"].effect.iloc[0])
     return pd.DataFrame(rows, columns=["kind", "layer", "value", "low", "high", "n"]), chance

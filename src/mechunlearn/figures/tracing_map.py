@@ -112,5 +112,5 @@ def caption(results: Path, metrics: pd.DataFrame, level: str = "95%") -> tuple[s
 def _value(facts: pd.DataFrame, kind: str, role: str, layer: int) -> str:
     """The mean at one place, with its interval where it is one of several facts."""
     values = facts[(facts.kind == kind) & (facts.position == role) & (facts.layer == layer)].effect
-    mean, low, high = interval(values.to_numpy(dtype=float), 2000, 0.95, False)
+    mean, low, high = interval(values.to_numpy(dtype=float), 2000, 0.95, None)
     return words.number(mean, low, high) if len(values) > 1 else words.number(mean)

@@ -8,17 +8,20 @@ answer   which localization holds best and worst, in sentences
 import re
 from collections import Counter
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import pandas as pd
 
+from mechunlearn import operations
 from mechunlearn.claims import CLAIMS
 from mechunlearn.figures import data, html, words
 from mechunlearn.figures.sentences import PUT_IN
 from mechunlearn.metrics import last
 
-BOUNDS = {claim.id: claim.bound for claim in CLAIMS}
-DIFFERENCE = {claim.id: bool(claim.where["against"]) for claim in CLAIMS}
+STATED = [*CLAIMS, *chain(*operations.CLAIMS.values())]
+BOUNDS = {claim.id: claim.bound for claim in STATED}
+DIFFERENCE = {claim.id: bool(claim.where["against"]) for claim in STATED}
 
 
 def claims(found: Sequence[dict[str, Any]]) -> str:
