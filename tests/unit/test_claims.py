@@ -105,6 +105,19 @@ def test_the_last_relearning_step_decides():
     assert verdict(claim, *late, *early)["verdict"] == "not reproduced"
 
 
+def test_blocks_measured_on_the_way_do_not_take_the_finished_edits_place():
+    """A task in blocks has the stages `edited@1`, `edited@2` ... of roles of their own beside `edited`."""
+    on_the_way = [
+        row(claim, name, *around(claim, -0.5), stage=f"edited@{block}", role=f"block-{block}")
+        for claim in CLAIMS
+        for name in claim.among
+        for block in (1, 2)
+    ]
+    rows = [row(claim, name, *around(claim, 0.02)) for claim in CLAIMS for name in claim.among]
+    found = checked(pd.DataFrame([*on_the_way, *rows], columns=COLUMNS), "sequential-counterfact")
+    assert {result["verdict"] for result in found} == {"reproduced"}
+
+
 def test_every_model_and_task_has_every_verdict():
     rows = [
         row(ABOVE, "fact-lookup", *around(ABOVE, offset), model=model, task=task)

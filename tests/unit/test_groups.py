@@ -13,6 +13,7 @@ from mechunlearn import artifacts
 from mechunlearn.artifacts import Component, Group, Selection
 from mechunlearn.cli import app
 from mechunlearn.config import EditSettings, EvaluateSettings, LocalizeSettings, TaskSettings
+from mechunlearn.edit import keys
 from mechunlearn.edit.sequence import edit_in_turn
 from mechunlearn.edit.train import Recipe, check, train
 from mechunlearn.errors import DivergenceError, FactError
@@ -24,6 +25,7 @@ from mechunlearn.localize.score import score
 from mechunlearn.localize.select import select
 from mechunlearn.models import delta, scoring
 from mechunlearn.models.loading import load
+from mechunlearn.registry import methods
 
 PASSAGES = [Passage("a", "sport", "Tiger Woods plays golf."), Passage("b", "sport", "José plays baseball.")]
 SETTINGS = EditSettings(steps=3, batch=2, texts=1, text_tokens=8, learning_rate=1e-2)
@@ -225,6 +227,39 @@ def test_groups_are_edits_one_after_another_each_on_its_own_facts(fresh, athlete
     assert [row["p_new"] for row in rows] == [row["p_new"] for found in measured for row in found]
     places = [(f"edited@{after}", f"block-{fact.block}") for after in (0, 1, 2) for fact in facts if fact.block]
     assert [(row["stage"], row["role"]) for row in rows] == places
+
+
+ON_FACTS = [name for name in methods("objective") if not name.startswith("surgery")]
+
+
+@pytest.mark.parametrize("objective", [*ON_FACTS, *methods("closed_form")])
+def test_every_objective_edits_in_groups(fresh, athletes, objective):
+    model = fresh("llama")
+    before, selection = state(model), grouped(in_blocks(athletes), True)
+    small = {"steps": 2, "prefixes": 1}
+    given = {**SETTINGS.model_dump(), "learning_rate": 1e-4, "rome": small, "memit": small}
+    settings = EditSettings.model_validate(given)
+    own = replace(selection, groups=[replace(group, components=[Component(1, "mlp")]) for group in selection.groups])
+    names, history, rows = edit_in_turn(model, Recipe(in_blocks(athletes), PASSAGES, own, objective, settings, 4))
+    assert {row["group"] for row in history} == {1, 2}
+    assert {row["stage"] for row in rows} == {"edited@0", "edited@1", "edited@2"}
+    changed = {name for name, value in state(model).items() if not torch.equal(value, before[name])}
+    assert changed == set(names)
+
+
+def test_covariances_are_the_base_models_in_every_group(fresh, athletes, monkeypatch):
+    monkeypatch.setattr(keys, "_covariances", {})
+    facts, model, base = in_blocks(athletes), fresh("llama"), fresh("llama")
+    groups = [replace(group, components=[Component(layer, "mlp")])
+              for layer, group in zip((0, 2), grouped(facts, True).groups, strict=True)]  # fmt: skip
+    selection = replace(grouped(facts, True), groups=groups)
+    settings = EditSettings(rome={"steps": 2, "prefixes": 1})
+    edit_in_turn(model, Recipe(facts, PASSAGES, selection, "rome", settings, 4))
+    kept = dict(keys._covariances)
+    monkeypatch.setattr(keys, "_covariances", {})
+    keys.covariances(base, [Component(0, "mlp"), Component(2, "mlp")], PASSAGES, 0)
+    assert kept.keys() == keys._covariances.keys()
+    assert all(torch.equal(kept[key], keys._covariances[key]) for key in kept)
 
 
 def test_a_step_holds_no_fact_twice(fresh, athletes, monkeypatch):

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from mechunlearn import artifacts
 from mechunlearn.artifacts import Component, Selection
 from mechunlearn.config import MaskingSettings, validate_study
 from mechunlearn.edit.masking import learn
@@ -146,22 +147,36 @@ def test_masking_needs_localizations_of_the_study():
         validate_study({**given, "masking": {"sizes": [5, 1]}})
 
 
-def test_more_weights_than_there_are_is_an_error(manifest_of, athletes, tmp_path):
-    from mechunlearn import artifacts
-    from mechunlearn.cli.mask import mask
+@pytest.fixture
+def mask(manifest_of, athletes, tmp_path):
+    """The command on some of the first MLP's weights, of which the selection says how many they are."""
+    from mechunlearn.cli.mask import mask as command
 
-    artifacts.write_facts(tmp_path / "facts.parquet", athletes, [1.0] * len(athletes), [1] * len(athletes))
-    artifacts.write_selection(tmp_path / "some.json", Selection("some", [Component(0, "mlp")], 10, 10, 20))
+    def run(parameters, settings, seeds):
+        artifacts.write_facts(tmp_path / "facts.parquet", athletes, [1.0] * len(athletes), [1] * len(athletes))
+        selection = Selection("some", [Component(0, "mlp")], parameters, parameters, 2 * parameters)
+        artifacts.write_selection(tmp_path / "some.json", selection)
+        passages = Path("src/mechunlearn/resources/text/passages.jsonl")
+        out = tmp_path / "rows.parquet", tmp_path / "weights.parquet"
+        command(
+            manifest_of("gemma3_text"), tmp_path / "facts.parquet", passages, tmp_path / "some.json", settings,
+            seeds, 8, *out,
+        )  # fmt: skip
+        return artifacts.read_measurements(out[0]), artifacts.read_table(out[1], artifacts.MASK_COLUMNS)
+
+    return run
+
+
+def test_a_curve_ends_where_the_first_seed_has_no_more_masks(mask, monkeypatch):
+    """Beyond it the mean would be of other seeds than before."""
+    found = iter((5, 2))
+    monkeypatch.setattr("mechunlearn.models.masks.learned", lambda _: next(found))
+    rows, weights = mask(1000, '{"sizes": [0, 2, 4], "steps": 1, "elicitations": ["completion"]}', [0, 1])
+    assert set(zip(rows.stage, rows.seed, strict=True)) == {(f"masked@{n}", seed) for n in (0, 2) for seed in (0, 1)}
+    assert set(zip(weights["size"], weights.seed, strict=True)) == {(n, seed) for n in (0, 2) for seed in (0, 1)}
+
+
+def test_more_weights_than_there_are_is_an_error(mask, tmp_path):
     with pytest.raises(ConfigError, match=r"masking\.sizes: 11 is more than the 10 weights of some"):
-        mask(
-            manifest_of("gemma3_text"),
-            tmp_path / "facts.parquet",
-            Path("src/mechunlearn/resources/text/passages.jsonl"),
-            tmp_path / "some.json",
-            '{"sizes": [0, 11]}',
-            [0],
-            8,
-            tmp_path / "rows.parquet",
-            tmp_path / "weights.parquet",
-        )
+        mask(10, '{"sizes": [0, 11]}', [0])
     assert {path.name for path in tmp_path.iterdir()} == {"facts.parquet", "some.json"}
