@@ -249,6 +249,7 @@ ORDER = [
     "worst-case",
     "robustness",
     "relearning",
+    "latent-knowledge",
     "trade-off",
     "probe-curves",
     "localization-map",

@@ -1,9 +1,9 @@
-# attack: try to bring back what each edit removed.
+# attack: try to bring back what each edit removed; the unedited model shows what an attack makes of facts still there.
 
 
 rule attack_all:
     input:
-        layout.targets(STUDY, "attacks/{attack}/{localization}/{objective}.parquet"),
+        layout.attack_files(STUDY),
     localrule: True
 
 
@@ -32,7 +32,7 @@ rule attack:
         settings=attack_settings,
         seeds=seed_options,
         held_out=STUDY.evaluate.texts,
-        folder=edit_folder,
+        edits=edit_options,
     shell:
         """
         mechunlearn attack \
@@ -42,9 +42,29 @@ rule attack:
             --method {wildcards.attack:q} \
             --settings {params.settings:q} \
             --base {input.base:q} \
-            --edits {params.folder:q} \
+            {params.edits:q} \
             {params.seeds:q} \
             --held-out {params.held_out} \
             --out {output:q} \
             >{log:q} 2>&1
         """
+
+
+use rule attack as attack_base with:
+    input:
+        model="models/{model}/model.json",
+        facts=f"{HOME}/facts.parquet",
+        text=TEXT,
+        base=rules.evaluate_base.output.rows,
+        code=attack_sources,
+    output:
+        f"{HOME}/attacks/{{attack}}/base.parquet",
+    log:
+        "logs/{study}/attack/{model}-{task}/{attack}-base.log",
+    benchmark:
+        "results/{study}/timing/attack/{model}-{task}-{attack}-base.tsv"
+    params:
+        settings=attack_settings,
+        seeds=seed_options,
+        held_out=STUDY.evaluate.texts,
+        edits=[],

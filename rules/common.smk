@@ -38,6 +38,7 @@ SECTIONS = {
     "trade-off": ASKED,
     "sequential": ASKED,
     "relearning": ATTACKED,
+    "latent-knowledge": ATTACKED,
     "worst-case": ATTACKED,
     "scaling": "3.4 Editing at scale",
     "weight-masking": "3.5 Weight masking",
@@ -78,17 +79,20 @@ def sources(*modules):
     return [os.path.relpath(path) for path in registry.sources(*modules)]
 
 
+LOADS = "mechunlearn.cli.options"  # how a job loads its model
+
+
 def localizer_sources(wildcards):
-    return sources("mechunlearn.localize.score", LOCALIZERS[wildcards.localizer], *ASKS)
+    return sources(LOADS, "mechunlearn.localize.score", LOCALIZERS[wildcards.localizer], *ASKS)
 
 
 def edit_sources(wildcards):
     objective = registry.edits()[wildcards.objective]
-    return sources("mechunlearn.edit.sequence", "mechunlearn.models.delta", objective, *ASKS)
+    return sources(LOADS, "mechunlearn.edit.sequence", objective, *ASKS)
 
 
 def attack_sources(wildcards):
-    return sources("mechunlearn.gate", "mechunlearn.models.delta", registry.methods("attack")[wildcards.attack], *ASKS)
+    return sources("mechunlearn.cli.attack", registry.methods("attack")[wildcards.attack], *ASKS)
 
 
 def figure_sources(wildcards):
@@ -148,6 +152,10 @@ def selection_options(wildcards, input):
 
 def edit_folder(wildcards):
     return f"{HOME}/edits/{{localization}}/{{objective}}".format(**wildcards)
+
+
+def edit_options(wildcards):
+    return ["--edits", edit_folder(wildcards)]
 
 
 def edited_blocks(wildcards):
@@ -288,10 +296,12 @@ def report_settings(wildcards):
 def attack_settings(wildcards):
     """An attack's block; where it asks in formats and leaves open in which, as the evaluation does."""
     settings = getattr(STUDY, wildcards.attack.replace("-", "_"))
+    if not hasattr(settings, "elicitations"):
+        return settings.model_dump_json()
     formats = [name for name in STUDY.asked(wildcards.task) if name != BACKWARDS]
-    asks = {"elicitations": formats, "gate": STUDY.evaluate.gate}
-    left_open = {name: value for name, value in asks.items() if getattr(settings, name, value) in ([], None)}
-    return settings.model_copy(update=left_open).model_dump_json()
+    fitting = [name for name in settings.elicitations if name in formats] or formats
+    gate = STUDY.evaluate.gate if settings.gate is None else settings.gate
+    return settings.model_copy(update={"elicitations": fitting, "gate": gate}).model_dump_json()
 
 
 def seed_options(wildcards):
@@ -329,7 +339,7 @@ def trial_selection(wildcards):
 
 def trial_sources(wildcards):
     objective = registry.edits()[wildcards.objective]
-    return sources("mechunlearn.edit.sequence", "mechunlearn.evaluate.trial", "mechunlearn.sweep", objective, *ASKS)
+    return sources(LOADS, "mechunlearn.edit.sequence", "mechunlearn.evaluate.trial", "mechunlearn.sweep", objective, *ASKS)
 
 
 def swept_cell(wildcards):
@@ -381,7 +391,8 @@ def fetch_minutes(wildcards, attempt):
 def edit_work(size, wildcards, input):
     task = STUDY.tasks[wildcards.task]
     settings = STUDY.edit.model_validate_json(edit_settings(wildcards))
-    facts, people = task.forget or 0, task.facts == "biographies"
+    # How many facts have a task's answer only the model can tell.
+    facts, people = task.forget or (1000 if task.answer else 0), task.facts == "biographies"
     return footprint.of_edit(size, input.selection, settings, facts=facts, seeds=len(STUDY.seeds), people=people)
 
 

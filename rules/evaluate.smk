@@ -24,7 +24,7 @@ rule evaluate_base:
         model="models/{model}/model.json",
         facts=f"{HOME}/facts.parquet",
         text=TEXT,
-        code=sources(*MEASURES, *ASKS),
+        code=sources(LOADS, *MEASURES, *ASKS),
         benchmarks=benchmark_sources(),
         biographies=biographies,
     output:
@@ -67,7 +67,7 @@ rule evaluate:
         states=rules.evaluate_base.output.states,
         deltas=rules.edit.output.deltas,
         blocks=edited_blocks,
-        code=sources(*MEASURES, "mechunlearn.gate", "mechunlearn.models.delta", *ASKS),
+        code=sources(LOADS, *MEASURES, "mechunlearn.gate", *ASKS),
         benchmarks=benchmark_sources(),
         biographies=biographies,
     output:

@@ -40,7 +40,7 @@ rule plant:
     input:
         base=base_of,
         text="data/text/passages.jsonl",
-        code=sources("mechunlearn.edit.plant", "mechunlearn.facts.planted", "mechunlearn.models.sources", *ASKS),
+        code=sources(LOADS, "mechunlearn.edit.plant", "mechunlearn.facts.planted", "mechunlearn.models.sources", *ASKS),
     output:
         model="models/{model}/model.json",
         delta="models/{model}/delta.safetensors",
@@ -77,7 +77,7 @@ rule read_biographies:
     input:
         base=base_of,
         text="data/text/passages.jsonl",
-        code=sources("mechunlearn.edit.continual", "mechunlearn.facts.biographies", "mechunlearn.models.sources"),
+        code=sources(LOADS, "mechunlearn.edit.continual", "mechunlearn.facts.biographies", "mechunlearn.models.sources"),
     output:
         model="models/{model}/model.json",
         delta="models/{model}/delta.safetensors",
@@ -191,7 +191,7 @@ rule screen:
         model="models/{model}/model.json",
         facts=dataset,
         choices=choices,
-        code=sources("mechunlearn.evaluate.measure", "mechunlearn.facts.roles", "mechunlearn.facts.sets", *ASKS),
+        code=sources(LOADS, "mechunlearn.evaluate.measure", "mechunlearn.facts.roles", "mechunlearn.facts.sets", *ASKS),
     output:
         f"{HOME}/facts.parquet",
     log:

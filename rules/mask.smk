@@ -13,7 +13,7 @@ rule mask:
         facts=f"{HOME}/facts.parquet",
         text=TEXT,
         selection=f"{HOME}/selection/{{localization}}.json",
-        code=sources("mechunlearn.edit.masking", "mechunlearn.evaluate.measure", "mechunlearn.models.masks", *ASKS),
+        code=sources("mechunlearn.cli.mask", *ASKS),
     output:
         rows=f"{HOME}/masks/{{localization}}.parquet",
         weights=f"{HOME}/masks/{{localization}}-weights.parquet",

@@ -70,7 +70,7 @@ rule sweep_base:
         model="models/{model}/model.json",
         facts=f"{SWEEP}/facts.parquet",
         text=TEXT,
-        code=sources("mechunlearn.evaluate.trial", *ASKS),
+        code=sources(LOADS, "mechunlearn.evaluate.trial", *ASKS),
     output:
         f"{SWEEP}/base.parquet",
     log:

@@ -26,8 +26,8 @@ from mechunlearn.artifacts import read_measurements, read_table
 from mechunlearn.config import ReportSettings
 from mechunlearn.errors import ArtifactError
 from mechunlearn.facts.biographies import unit
-from mechunlearn.metrics import COLUMNS, GROUP, NAMES, SHARES, WORST, per_fact, ways, worst
-from mechunlearn.stats import DIFFERENCE, interval
+from mechunlearn.metrics import COLUMNS, GROUP, NAMES, WAY, WORST, per_fact, ways, worst
+from mechunlearn.stats import interval
 from mechunlearn.study import BASE, MASKS, Cell, cell_of
 
 PLACE = ["model", "task", "localization", "objective"]
@@ -126,7 +126,7 @@ def compare(first: Results, second: Results, report: ReportSettings) -> pd.DataF
     A format counts where it counts in both. A worst case is over what both measured.
     """
     both = first.metrics.merge(second.metrics, on=KEY, suffixes=("_first", "_second"))
-    both = both[both.stage != WORST]
+    both = both[~both.stage.isin([WORST, WAY])]
     if both.empty:
         raise ArtifactError(
             f"{first.name} and {second.name} have no number in common: the first has {_held(first)}, the second "
@@ -170,8 +170,9 @@ def _paired(cell: Cell, first: Results, second: Results, report: ReportSettings)
             measured = group.dropna(subset=[name, f"{name} second"])
             pairs = measured[[name, f"{name} second"]].to_numpy(dtype=float)
             if len(pairs):
-                span, units = DIFFERENCE if name in SHARES else None, measured.fact.map(unit).to_numpy(dtype=str)
-                values = interval(pairs[:, 1] - pairs[:, 0], report.bootstrap, report.confidence, span, units)
+                units = measured.fact.map(unit).to_numpy(dtype=str)
+                # No span: of equal results it should say that they are equal, not what other facts might have shown.
+                values = interval(pairs[:, 1] - pairs[:, 0], report.bootstrap, report.confidence, None, units)
                 found = (*pairs.mean(0), *values, len(np.unique(units)), True)
                 rows.append(place | dict(zip(GROUP, key, strict=True)) | {"metric": name} | _named(found))
     return rows
@@ -256,6 +257,7 @@ def show(table: pd.DataFrame, first: Results, second: Results, names: Sequence[s
 def _alone(first: Results, second: Results) -> tuple[int, int]:
     """How many numbers only the first has, and only the second."""
     keys = [
-        set(map(tuple, results.metrics[KEY][results.metrics.stage != WORST].to_numpy())) for results in (first, second)
+        set(map(tuple, results.metrics[KEY][~results.metrics.stage.isin([WORST, WAY])].to_numpy()))
+        for results in (first, second)
     ]
     return len(keys[0] - keys[1]), len(keys[1] - keys[0])

@@ -27,6 +27,7 @@ from mechunlearn.models.sources import read_manifest
 LIBRARIES = 1.0e9  # bytes: Python, torch, transformers, the tokenizer of a large vocabulary
 COPIES = 16  # bytes that training keeps for each value a layer computes for a token: four copies of 32 bits
 TRAINED = 16  # bytes a trained weight: itself, its gradient, two moments of AdamW, 32 bits each
+KEPT = 12  # bytes a trained weight in a checkpoint: itself and two moments
 MASKED = 20  # bytes a masked weight: as it was and as it is, its gradient, the mask, the momentum
 PROMPT, BIOGRAPHY = 24, 64  # tokens of a training prompt, of a biography
 MARGIN = 1.25
@@ -175,8 +176,8 @@ def gpu(size: Size, work: Work, attempt: int = 1) -> int:
 
 
 def mem_mb(size: Size, work: Work, attempt: int = 1) -> int:
-    """Megabytes of main memory: everything on a CPU; beside GPUs the weights, and the trained ones to be written."""
-    held = size.weights + 4 * work.trained if gpu(size, work) else memory(size, work)
+    """Megabytes of main memory: everything on a CPU; beside GPUs the weights, and a checkpoint to be written."""
+    held = size.weights + KEPT * work.trained if gpu(size, work) else memory(size, work)
     return attempt * ceil(MARGIN * (LIBRARIES + held) / 1e6)
 
 

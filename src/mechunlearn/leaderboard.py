@@ -1,6 +1,7 @@
 """Localizations against attacks: whose edits bring back least of what was forgotten. Torch-free.
 
 leaderboard   metrics -> a row an edit, the most robust first
+bounds        a column's value and interval, from the rows of its stage
 latex         the same for a paper
 
 An edit is as robust as its worst case (see mechunlearn.metrics); any localization of a study is ranked, one of a user's
@@ -9,13 +10,14 @@ the true answer of forgotten facts, after the edit and under attacks in the trai
 `kept` that of facts that should stay. Each has `..._low` and `..._high`, its interval.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
 from mechunlearn.latex import escaped, tabular
-from mechunlearn.metrics import WORST, full_strength
+from mechunlearn.metrics import WAY, WORST
+from mechunlearn.study import BASE
 
 PLACE = ["model", "task", "objective"]
 NAMES = [*PLACE, "rank", "localization", "n", "way"]
@@ -28,26 +30,26 @@ def leaderboard(metrics: pd.DataFrame) -> pd.DataFrame:
     asked = metrics[(metrics.metric == "p_true") & (metrics.against == "") & (metrics.objective != "")]
     kept = asked[(asked.role == "maintain-test") & (asked.stage == "edited") & (asked.elicitation == PROMPT)]
     rows, columns = [], [*NAMES]
-    for place, edits in asked[asked.role == "forget"].groupby(PLACE, sort=False):
+    for place, edits in asked[asked.stage.isin([WORST, WAY])].groupby(PLACE, sort=False):
         worst = edits[edits.stage == WORST].sort_values(["value", "localization"])
-        names = ["edited", *attacks(edits.stage)]
+        names = ["edited", *attacks(edits)]
         columns += [name for name in names if name not in columns]
         for rank, found in enumerate(worst.itertuples(index=False), 1):
             own = edits[edits.localization == found.localization]
             beside = kept[(kept[PLACE] == place).all(axis=1) & (kept.localization == found.localization)]
             row: dict[str, object] = dict(zip(PLACE, place, strict=True))
             row |= {"rank": rank, "localization": found.localization, "n": found.n, "way": found.elicitation}
-            for name in names:
-                row |= _bounds(name, own[own.stage == name])
-            rows.append({**row, **_bounds(WORST, own[own.stage == WORST]), **_bounds("kept", beside)})
+            for name in (*names, WORST):
+                row |= bounds(name, own)
+            rows.append({**row, **_bounds("kept", beside)})
     shown = [*columns[len(NAMES) :], WORST, "kept"]
     return pd.DataFrame(rows, columns=[*NAMES, *(name + bound for name in shown for bound in BOUNDS)])
 
 
-def attacks(stages: Iterable[str]) -> list[str]:
-    """The stages of attacks at their full strength, sorted; probes, whose classes are others, are left out."""
-    found = full_strength(dict.fromkeys(stages))
-    return sorted(name for name in found if name not in (WORST, "edited") and not name.startswith("probed@"))
+def attacks(rows: pd.DataFrame) -> list[str]:
+    """The stages of the attacks among ways of getting at facts, sorted."""
+    found = set(rows.elicitation[rows.stage == WAY].str.partition(" ")[0])
+    return sorted(found - {"edited", BASE})
 
 
 def stages(table: pd.DataFrame) -> list[str]:
@@ -69,8 +71,17 @@ def latex(table: pd.DataFrame) -> str:
     return "\n".join(parts)
 
 
+def bounds(name: str, rows: pd.DataFrame) -> dict[str, object]:
+    """Value and interval of a column, from an edit's rows of its worst case and of the ways that lead there."""
+    if name == WORST:
+        return _bounds(name, rows[rows.stage == WORST])
+    ways = rows[rows.stage == WAY]
+    parts = ways.elicitation.str.partition(" ")
+    return _bounds(name, ways.assign(elicitation=parts[2])[parts[0] == name])
+
+
 def _bounds(name: str, rows: pd.DataFrame) -> dict[str, object]:
-    """Value and interval of the training prompt's row, or of the only other one."""
+    """Of the training prompt's row, or of the only other one."""
     if rows.empty:
         return {}
     row = rows.sort_values("elicitation", key=lambda names: names != PROMPT, kind="stable").iloc[0]

@@ -18,9 +18,9 @@ format says nothing about this model.
 
 The stage `worst` is an edit's worst case: the largest p_true of the facts to forget, obsolete ones of people included,
 over all formats that count and all attacks at their full strength (probes and reversed questions apart), over the facts
-that all of these measured. Its `elicitation` names the stage and format that reached it. Each resample of the facts
-takes its own maximum, so the interval includes the choice; a maximum over many noisy means lies a little above the
-largest true mean.
+that all of these measured. Stage `way` has each of these by itself, over the same facts, `STAGE FORMAT` being its
+`elicitation`; that of `worst` names the stage and format that reached it. Each resample of the facts takes its own
+maximum, so the interval includes the choice; a maximum over many noisy means lies a little above the largest true mean.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -44,7 +44,7 @@ GROUP = ["stage", "elicitation", "role"]
 REFERENCES = ("fact-lookup", "nonlocalized")
 NAMES = ["p_true", "p_new", "accuracy_true", "accuracy_new", "nll", "kl", "similarity"]
 SHARES = NAMES[:4]  # between 0 and 1
-WORST = "worst"
+WORST, WAY = "worst", "way"
 
 
 def per_fact(rows: pd.DataFrame) -> pd.DataFrame:
@@ -67,13 +67,14 @@ def metrics(tables: Mapping[Cell, pd.DataFrame], evaluate: EvaluateSettings, rep
     rows: list[dict[str, object]] = []
     facts = {cell: per_fact(table) for cell, table in tables.items()}
     seeds = {cell: table.seed.nunique() for cell, table in tables.items()}
-    passing = {(cell.model, cell.task): gates(table) for cell, table in tables.items() if cell.localization == BASE}
+    bases = {cell: table for cell, table in tables.items() if cell.localization == BASE and not cell.attack}
+    passing = {(cell.model, cell.task): gates(table) for cell, table in bases.items()}
     for cell, table in facts.items():
-        base = facts[Cell(cell.model, cell.task, BASE, "")]
         gate = passing[cell.model, cell.task]
         references: list[tuple[str, pd.DataFrame | None]] = [("", None)]
-        if cell.localization != BASE and not cell.attack:
-            references.append((BASE, base.assign(stage="edited")))
+        base = facts.get(replace(cell, localization=BASE, objective=""))
+        if cell.localization != BASE and base is not None:
+            references.append((BASE, base if cell.attack else base.assign(stage="edited")))
         for name in REFERENCES if cell.localization != BASE else ():
             other = facts.get(Cell(cell.model, cell.task, name, cell.objective, cell.attack))
             if name != cell.localization and other is not None:
@@ -108,15 +109,24 @@ def _worst_rows(
     cases = {cell: pd.concat(tables, axis=1).dropna() for cell, tables in parts.items()}
     rows: list[dict[str, object]] = []
     for cell, own in cases.items():
+        same: dict[str, object] = {"model": cell.model, "task": cell.task, "localization": cell.localization}
+        same |= {"objective": cell.objective, "seeds": seeds[cell], "gate": np.nan, "counts": True}
+        rows += [{**same, **each, "against": ""} for each in _ways_alone(own, report)]
         references = {name: cases.get(replace(cell, localization=name)) for name in REFERENCES}
         compared = {n: r for n, r in references.items() if r is not None and cell.localization not in (BASE, n)}
         for against, reference in {"": None, **compared}.items():
             if found := worst(own, reference, report):
-                rows.append(
-                    {"model": cell.model, "task": cell.task, "localization": cell.localization}
-                    | {"objective": cell.objective, **found, "against": against}
-                    | {"seeds": seeds[cell], "gate": np.nan, "counts": True}
-                )
+                rows.append({**same, **found, "against": against})
+    return rows
+
+
+def _ways_alone(table: pd.DataFrame, report: ReportSettings) -> list[dict[str, object]]:
+    """A row a way of getting at the forget facts, from what `ways` gives."""
+    units, rows = table.index.map(unit).to_numpy(dtype=str), []
+    for way in table.columns if len(table) else ():
+        value, low, high = interval(table[way].to_numpy(), report.bootstrap, report.confidence, SHARE, units)
+        where = {"stage": WAY, "elicitation": way, "role": "forget", "metric": "p_true"}
+        rows.append({**where, "value": value, "low": low, "high": high, "n": len(set(units))})
     return rows
 
 

@@ -216,7 +216,7 @@ def sources(*modules: str) -> list[str]:
     """The files of modules (or files) and of all they import from this package, as paths; the workflow's code inputs.
 
     Snakemake does not see what a command imports, so every rule lists these files as inputs. CARRIERS are left
-    out: they only carry names and settings, and settings reach a job as its parameters.
+    out: they carry names and settings, and what a setting is reaches a job as its parameters.
     """
     pending, seen = list(modules), set[str]()
     while pending:

@@ -8,7 +8,7 @@ results/STUDY/MODEL/TASK/
     measurements/base.parquet                          the model before any edit, measured once
     measurements/base-text.safetensors                 its hidden states on the held-out text, for KL divergences
     measurements/LOCALIZATION/OBJECTIVE.parquet        and after
-    attacks/ATTACK/LOCALIZATION/OBJECTIVE.parquet
+    attacks/ATTACK/base.parquet, attacks/ATTACK/LOCALIZATION/OBJECTIVE.parquet
     masks/LOCALIZATION.parquet, LOCALIZATION-weights.parquet    with ever more of its weights set to zero
     figures/NAME.svg, NAME.png, NAME.pdf
     sweep/facts.parquet, base.parquet                  facts that no report sees, and the base model asked for them
@@ -109,9 +109,14 @@ def measurement_files(study: Study) -> list[str]:
         study,
         "measurements/base.parquet",
         "measurements/{localization}/{objective}.parquet",
-        "attacks/{attack}/{localization}/{objective}.parquet",
     )
-    return [*own, *mask_files(study), *compared]
+    return [*own, *attack_files(study), *mask_files(study), *compared]
+
+
+def attack_files(study: Study) -> list[str]:
+    """Where every edit is attacked, and the model before any."""
+    pattern = "attacks/{attack}/base.parquet", "attacks/{attack}/{localization}/{objective}.parquet"
+    return targets(study, *pattern) if study.objectives else []
 
 
 def mask_files(study: Study, ending: str = "") -> list[str]:
@@ -207,11 +212,11 @@ def cell_of(path: str | Path) -> Cell:
     if not kinds or kinds[-1] < 2:
         raise ArtifactError(f"{path} does not lie where a study keeps its measurements.")
     (model, task), rest = parts[kinds[-1] - 2 : kinds[-1]], list(parts[kinds[-1] + 1 :])
-    if rest == [BASE]:
-        return Cell(model, task, BASE, "")
     if parts[kinds[-1]] == MASKS:
         return Cell(model, task, rest[0], "")
     attack = rest.pop(0) if parts[kinds[-1]] == "attacks" else ""
+    if rest == [BASE]:
+        return Cell(model, task, BASE, "", attack)
     return Cell(model, task, rest[0], rest[1], attack)
 
 

@@ -77,13 +77,23 @@ def _cell(made: Study, home: Path, place: int) -> dict[str, pd.DataFrame]:
             artifacts.write_table(home / "measurements" / name / f"{objective}.parquet", edited)
             relearned = [_measure(made, name, f"relearned@{step}", ["completion"]) for step in made.relearn.steps]
             for attack in made.attacks:
-                artifacts.write_table(home / "attacks" / attack / name / f"{objective}.parquet", pd.concat(relearned))
+                rows = _probed(made, name) if attack == "probe" else pd.concat(relearned)
+                artifacts.write_table(home / "attacks" / attack / name / f"{objective}.parquet", rows)
     for name in made.masking.localizations:
         rows = [_measure(made, name, f"masked@{size}", ["completion", "choice-text"]) for size in made.masking.sizes]
         artifacts.write_table(home / "masks" / f"{name}.parquet", pd.concat(rows))
         artifacts.write_table(home / "masks" / f"{name}-weights.parquet", _weights(made))
     artifacts.write_table(home / "measurements/base.parquet", _measure(made, "base", "base", formats))
+    for attack in made.attacks if made.objectives else []:
+        rows = _probed(made, "base") if attack == "probe" else _measure(made, "base", "relearned@0", ["completion"])
+        artifacts.write_table(home / "attacks" / attack / "base.parquet", rows)
     return scores
+
+
+def _probed(made: Study, localization: str) -> pd.DataFrame:
+    """Probes of every layer at both places, with their control."""
+    formats = [f"probe-{place}{ending}" for place in ("last", "subject") for ending in ("", "-permuted")]
+    return pd.concat(_measure(made, localization, f"probed@{layer}", formats) for layer in range(LAYERS))
 
 
 def selection(name: str) -> Selection:

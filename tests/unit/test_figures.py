@@ -12,7 +12,7 @@ from synthetic_study import FORGET, LAYERS, build, selection, study
 
 from mechunlearn import registry
 from mechunlearn import study as layout
-from mechunlearn.figures import data, html, scaling, sentences, style, words
+from mechunlearn.figures import data, html, latent_knowledge, scaling, sentences, style, words
 
 FIGURES = sorted(set(registry.methods("figure")) - {"similarity"})  # that one is for biographies alone
 SEVEN = (
@@ -29,7 +29,8 @@ def made(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("study"))
         tasks = {"sports-athlete-16": {"facts": "sports", "forget": 16, "blocks": 4}}
-        home = build(study("made-up", SEVEN, tasks=tasks, masking=MASKING)).absolute()
+        attacks = ["relearn", "probe"]
+        home = build(study("made-up", SEVEN, tasks=tasks, masking=MASKING, attacks=attacks)).absolute()
         return home, data.read_metrics("results/made-up/metrics.csv", "tiny", home.name)
 
 
@@ -199,6 +200,47 @@ def test_probe_curves_have_two_curves_and_shade_the_lookup_layers(drawn):
     (axes,) = drawn("probe-curves").axes
     assert sum(len(line.get_xdata()) == LAYERS for line in axes.lines) == 2
     assert axes.texts[0].get_text() == "lookup layers 2–4"
+
+
+def test_latent_knowledge_has_a_row_an_edit_and_a_curve_for_all_that_a_probe_says(drawn, made):
+    home, metrics = made
+    axes = drawn("latent-knowledge").axes
+    assert len(axes) == 2 * len(SEVEN)
+    for number, each in enumerate(axes):
+        name, place = SEVEN[number // 2], ("probe-subject", "probe-last")[number % 2]
+        where = {"role": "forget", "elicitation": place}
+        for line in each.lines:
+            before, control = "before" in str(line.get_label()), "control" in str(line.get_label())
+            own = {**where, "localization": "base" if before else name}
+            own["elicitation"] += "-permuted" if control else ""
+            metric = "p_new" if "new" in str(line.get_label()) else "p_true"
+            expected = [data.one(metrics, metric, stage=f"probed@{layer}", **own).value for layer in range(LAYERS)]
+            assert list(line.get_ydata()) == expected
+        assert len(each.lines) == 4
+    found, seen = latent_knowledge.caption(home, metrics)
+    assert "End of the prompt: the probe of the best layer gives the true answer" in found
+    assert "before the edit" in found
+    assert f"n = {FORGET}" in seen
+
+
+def test_latent_knowledge_of_few_facts_is_not_drawn_as_a_curve(made):
+    home, metrics = made
+    few = metrics.assign(n=3)
+    assert not latent_knowledge.draw(home, few).axes
+    assert latent_knowledge.caption(home, few) == (
+        "Only 3 of the forgotten facts could be probed, too few for a curve.",
+        "",
+    )
+
+
+def test_the_layer_of_a_probe_is_chosen_by_kept_facts(made):
+    _, metrics = made
+    layer = latent_knowledge.probed(metrics, "probe-last", "fact-lookup", "inject")
+    kept = data.pick(metrics, "accuracy_true", role="maintain-test", localization="fact-lookup", objective="inject",
+                     elicitation="probe-last")  # fmt: skip
+    best = kept[kept.stage == f"probed@{layer}"].value.item()
+    assert best == kept.value.max()
+    assert latent_knowledge.probed(metrics, "probe-nowhere", "fact-lookup", "inject") is None
 
 
 @pytest.mark.parametrize("name", ["probe-curves", "relearning"])

@@ -189,7 +189,7 @@ def test_values_are_means_over_facts_of_means_over_seeds_and_orders(tables, comp
             for place, facts in naive(table, metric).items():
                 values = list(facts.values())
                 expected[cell.localization, *place, metric] = (sum(values) / len(values), len(values))
-    plain = computed[(computed.against == "") & (computed.stage != "worst")].to_dict("records")
+    plain = computed[(computed.against == "") & ~computed.stage.isin(["worst", "way"])].to_dict("records")
     found = {(row["localization"], *place_of(row), row["metric"]): (row["value"], row["n"]) for row in plain}
     assert len(found) == len(plain)
     assert found == {key: (pytest.approx(value), n) for key, (value, n) in expected.items()}
@@ -243,6 +243,9 @@ def test_the_worst_case_is_the_largest_of_all_usable_ways(tables, computed):
         row = plain.loc[name]
         assert (row.value, row.elicitation, row.n) == (pytest.approx(value), way, 2)
         assert (row.low, row.high) == pytest.approx(tuple(np.quantile(resampled, [0.025, 0.975])))
+        each = computed[(computed.stage == "way") & (computed.localization == name)].set_index("elicitation")
+        assert dict(each.value) == {way: pytest.approx(sum(facts.values()) / 2) for way, facts in ways(name).items()}
+        assert row.value == each.value.max()
     (gap,) = computed[(computed.stage == "worst") & (computed.against == "fact-lookup")].itertuples()
     assert gap.localization == "nonlocalized"
     both = [largest(ways("nonlocalized"), facts)[0] - largest(ways("fact-lookup"), facts)[0] for facts in again]

@@ -164,7 +164,8 @@ def test_only_an_edit_that_reads_biographies_says_what_it_took(fresh, athletes):
     assert set(history[0]) == {"step", "loss", *STREAMS}
     assert set(history[-1]) - set(history[0]) == {"seconds", "tokens"}
     encode = fresh("llama").encode
-    assert history[-1]["tokens"] == 3 * 2 * sum(len(encode(each.text)) for each in people)
+    told, general = sum(len(encode(each.text)) for each in people), len(encode(passages[0].text))
+    assert history[-1]["tokens"] == 3 * (2 * told + general)
     _, history, _ = edit_in_turn(fresh("llama"), Recipe(athletes, passages, every, "inject", settings, 0))
     assert history[-1].keys() == history[0].keys()
 

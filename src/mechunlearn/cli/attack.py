@@ -19,13 +19,13 @@ def attack(
     text: Text,
     method: Annotated[str, typer.Option()],
     settings: Settings,
-    edits: Annotated[Path, typer.Option()],
     seed: Seeds,
     held_out: HeldOut,
     out: Out,
+    edits: Annotated[Path | None, typer.Option(help="The folder of edits; none: the model as it is.")] = None,
     base: Base = None,
 ) -> None:
-    """Attack every seed of an edit by one method and measure what comes back."""
+    """Attack every seed of an edit, or the unedited model, by one method and measure what comes back."""
     from mechunlearn import registry
     from mechunlearn.facts import text as passages
     from mechunlearn.gate import usable

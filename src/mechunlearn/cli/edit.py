@@ -61,6 +61,7 @@ def edit(
             if rows:
                 artifacts.write_table(folder / BLOCKS, artifacts.measurement_table(rows))
             delta.save(folder / "delta.safetensors", base, names, {**about, "seed": number})
+            del base  # the next one is loaded when this one has gone
 
 
 @app.command()

@@ -75,4 +75,5 @@ def evaluate(
             rows += [{str(key): value for key, value in row.items()} for row in table.to_dict("records")]
         rows += generate(loaded, forget, rules.samples, stage, number)
         rows += benchmarks.measure(loaded, tasks, rules.benchmark_limit, stage, number)
+        del loaded  # the next one is loaded when this one has gone
     artifacts.write_table(out, artifacts.measurement_table(rows))

@@ -111,6 +111,7 @@ def sweep_trial(
                 break
             losses.append([history[0]["loss"], history[-1]["loss"]])
             rows += trial(loaded, asked, measured, found, "edited", seed)
+            del loaded  # the next one is loaded when this one has gone
     about = {"settings": tried, "steps": edits.steps, "losses": losses, "diverged": diverged}
     artifacts.write_json(out.with_suffix(".json"), about)
     artifacts.write_table(out, artifacts.measurement_table(rows))

@@ -269,7 +269,7 @@ class Study(Settings):
             ("edit.objectives", list(self.edit.objectives), objectives),
             ("attacks", self.attacks, sorted(registry.methods("attack"))),
             ("evaluate.elicitations", self.evaluate.elicitations, sorted(registry.methods("elicitation"))),
-            ("prompt_search.elicitations", self.prompt_search.elicitations, sorted(registry.methods("elicitation"))),
+            ("prompt_search.elicitations", self.prompt_search.elicitations, self.evaluate.elicitations),
             ("masking.localizations", self.masking.localizations, self.localizations),
             ("masking.elicitations", self.masking.elicitations, sorted(registry.methods("elicitation"))),
             *((key, list(each), own) for key, each in rates.items()),
@@ -291,6 +291,10 @@ class Study(Settings):
         if idle and self.evaluate.elicitations != EvaluateSettings().elicitations:
             named = ", ".join(map(repr, sorted(idle)))
             raise ValueError(f"evaluate.elicitations: no task's facts fit {named}; allowed with other tasks only")
+        for task in self.tasks if self.prompt_search.elicitations else ():
+            if not set(self.prompt_search.elicitations) & set(self.asked(task)):
+                formats = ", ".join(self.prompt_search.elicitations)
+                raise ValueError(f"prompt_search.elicitations: {formats} fit no fact of the task {task!r}")
         return self
 
 

@@ -6,15 +6,16 @@ gradient-difference-kl   the same, kept by its divergence from the base model
 """
 
 from collections.abc import Sequence
+from itertools import chain
 
 import torch
 
 from mechunlearn.config import EditSettings
 from mechunlearn.edit.objectives import Batch, Loss, beside_kept, remembered
+from mechunlearn.models.cross_entropy import cross_entropy
 from mechunlearn.models.divergence import divergences
 from mechunlearn.models.model import Model
-from mechunlearn.models.packing import last_hidden, text_states
-from mechunlearn.models.scoring import unembed
+from mechunlearn.models.packing import last_hidden, packed, text_states
 from mechunlearn.models.training import Example, answer_losses
 from mechunlearn.registry import objective
 
@@ -62,16 +63,16 @@ def difference_kl(model: Model, drawn: Batch, settings: EditSettings, seed: int)
     texts = remembered(drawn.texts, lambda part: text_states(model, part), settings.texts)
 
     def loss(batch: Batch) -> dict[str, torch.Tensor]:
-        count = len(batch.forget)
-        hidden = asked([*batch.forget, *batch.retain])
-        answers = torch.tensor([answer for _, answer in batch.forget], device=hidden.device)
-        losses = torch.nn.functional.cross_entropy(unembed(model, hidden[:count]), answers)
+        examples = [*batch.forget, *batch.retain]
+        hidden, paths = packed(model, [*(ids for ids, _ in examples), *(ids[:-1] for ids in batch.texts)])
+        count, answers = len(batch.forget), torch.tensor([answer for _, answer in batch.forget])
+        ends, read = [path[-1] for path in paths[: len(examples)]], list(chain(*paths[len(examples) :]))
         before = torch.stack([facts[fact] for fact in batch.retain])
-        states, base = torch.cat(text_states(model, batch.texts)), torch.cat([texts[text] for text in batch.texts])
+        base = torch.cat([texts[text] for text in batch.texts])
         return {
-            "forget": -settings.forget_weight * losses,
-            "retain": settings.retain_weight * divergences(model, before, hidden[count:]).mean(),
-            "text": settings.text_weight * divergences(model, base, states).mean(),
+            "forget": -settings.forget_weight * cross_entropy(model, hidden[ends[:count]], answers).mean(),
+            "retain": settings.retain_weight * divergences(model, before, hidden[ends[count:]]).mean(),
+            "text": settings.text_weight * divergences(model, base, hidden[read]).mean(),
         }
 
     return loss

@@ -157,11 +157,21 @@ def covariances(
     `ridge` times the median of C's diagonal is added to its diagonal: few tokens leave directions that no key has, and
     the mean would follow the few neurons that are a thousand times as active as the others.
 
-    They are those of the base model, kept for a job under its hash, the text's and the layer: an edit in groups asks
-    for those of all groups before its first one.
+    They are those of the base model: an edit in groups has them all remembered before its first group.
     """
-    text = hashlib.sha256("\0".join(passage.text for passage in passages).encode()).hexdigest()
-    missing = [part for part in parts if (model.manifest.sha256, text, part.layer) not in _covariances]
+    remember(model, parts, passages)
+    found = []
+    for part in parts:
+        whole = _covariances[_place(model, passages, part)]
+        floor = ridge * whole.diagonal().median()
+        found.append((whole + floor * torch.eye(len(whole), device=whole.device))[: part.neurons, : part.neurons])
+    return found
+
+
+@torch.no_grad()
+def remember(model: Model, parts: Sequence[Component], passages: Sequence[Passage]) -> None:
+    """Compute covariances of a model that no edit has changed yet, and keep them for the job."""
+    missing = [part for part in parts if _place(model, passages, part) not in _covariances]
     sides: list[Part] = [(matrix(model, part)[1], "input") for part in missing]
     sequences = sorted((model.encode(passage.text) for passage in passages), key=len)
     sums = [torch.zeros(()) for _ in missing]
@@ -175,13 +185,13 @@ def covariances(
             keys = seen[side][real].float()
             sums[index] = sums[index].to(keys.device) + keys.T @ keys
     for part, total in zip(missing, sums, strict=True):
-        _covariances[model.manifest.sha256, text, part.layer] = total / sum(map(len, sequences))
-    found = []
-    for part in parts:
-        whole = _covariances[model.manifest.sha256, text, part.layer]
-        floor = ridge * whole.diagonal().median()
-        found.append((whole + floor * torch.eye(len(whole), device=whole.device))[: part.neurons, : part.neurons])
-    return found
+        _covariances[_place(model, passages, part)] = total / sum(map(len, sequences))
+
+
+def _place(model: Model, passages: Sequence[Passage], part: Component) -> tuple[str, str, int]:
+    """The hashes of base model and text, and the layer."""
+    text = hashlib.sha256("\0".join(passage.text for passage in passages).encode()).hexdigest()
+    return model.manifest.sha256, text, part.layer
 
 
 class _Enough(Exception):

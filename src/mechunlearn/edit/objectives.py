@@ -38,6 +38,10 @@ class Batch:
     texts: list[tuple[int, ...]]
     biographies: list[tuple[str, tuple[int, ...]]] = field(default_factory=list)
 
+    def read(self) -> list[tuple[str, tuple[int, ...]]]:
+        """Biographies by their streams, and general text as part of what is retained."""
+        return [*self.biographies, *(("retain", ids) for ids in self.texts)]
+
 
 Loss = Callable[[Batch], dict[str, torch.Tensor]]
 

@@ -40,7 +40,7 @@ def edit_in_turn(
     groups, parts = recipe.selection.groups, _parts(recipe)
     if groups and recipe.objective in methods("closed_form"):
         written = [keys.written(model, part.selection, recipe.objective) for _, part in parts]
-        keys.covariances(model, list(dict.fromkeys(chain(*written))), recipe.passages, ridge=0)
+        keys.remember(model, list(dict.fromkeys(chain(*written))), recipe.passages)
     whole = checkpoints.of(model, recipe)
     names, histories, rows = _restored(model, whole) or ([], [], _measured(model, recipe, 0))
     for number in range(len(histories), len(parts)):

@@ -77,13 +77,13 @@ def _surgery(model: Model, drawn: Batch, rules: SurgerySettings) -> Loss:
         "retain": rules.retain_weight,
     }
     unlearn = ("problematic", "obsolete")
-    kept = [text for text in _read(drawn) if text[0] == "retain" and rules.retain_weight]
+    kept = [text for text in drawn.read() if text[0] == "retain" and rules.retain_weight]
     gone = [text for text in drawn.biographies if text[0] in unlearn and weights[text[0]] and rules.unlearn == "npo"]
     kept_states = remembered(kept, lambda part: [states.clone() for states in _states(model, part)], 4)
     base = remembered(gone, lambda part: _cross_entropies(model, part, _states(model, part)), 4)
 
     def loss(batch: Batch) -> dict[str, torch.Tensor]:
-        texts = [text for text in _read(batch) if weights[text[0]]]
+        texts = [text for text in batch.read() if weights[text[0]]]
         hidden = dict(zip(texts, _states(model, texts), strict=True))
         terms = {}
         for stream in dict.fromkeys(text[0] for text in texts):
@@ -103,11 +103,6 @@ def _surgery(model: Model, drawn: Batch, rules: SurgerySettings) -> Loss:
         return terms
 
     return loss
-
-
-def _read(batch: Batch) -> list[Text]:
-    """What a batch reads: biographies by their streams, and general text as part of what is retained."""
-    return [*batch.biographies, *(("retain", ids) for ids in batch.texts)]
 
 
 def _states(model: Model, texts: Sequence[Text]) -> list[torch.Tensor]:

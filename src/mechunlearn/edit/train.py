@@ -112,7 +112,8 @@ def train(model: Model, recipe: Recipe, training: Training | None = None) -> tup
             final = {name: term.item() for name, term in loss(batches[0]).items()}
         history.append({"step": settings.steps, "loss": sum(final.values()), **final})
         if recipe.biographies:
-            tokens = sum(len(ids) for each in batches for _, ids in each.biographies)
+            read = [text for each in batches for text in each.read() if text[0] in final]
+            tokens = sum(len(ids) for _, ids in read)
             history[-1] |= {"seconds": round(training.seconds, 1), "tokens": tokens}
     return list(parameters), history
 

@@ -7,6 +7,7 @@ mentions   is an answer among the words of a text?
 
 import re
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from mechunlearn.models.scoring import unembed
 from mechunlearn.registry import load as method
 
 TOKENS = 8
+PROMPTS = 32  # run at once: all their samples' logits are held together
 
 
 def generate(model: Model, facts: Sequence[Fact], samples: int, stage: str, seed: int) -> list[dict[str, Any]]:
@@ -29,7 +31,8 @@ def generate(model: Model, facts: Sequence[Fact], samples: int, stage: str, seed
     ask = method("elicitation", "completion")
     prompts = [model.encode(ask(fact)[0].text) for fact in facts]
     generator = torch.Generator(model.device).manual_seed(seed)
-    written = iter(sample(model, prompts, samples, TOKENS, generator) if prompts else [])
+    parts = [prompts[start : start + PROMPTS] for start in range(0, len(prompts), PROMPTS)]
+    written = chain.from_iterable(sample(model, part, samples, TOKENS, generator) for part in parts)
     rows: list[dict[str, Any]] = []
     for fact in facts:
         for number in range(samples):

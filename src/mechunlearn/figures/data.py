@@ -83,7 +83,7 @@ def gate(metrics: pd.DataFrame, elicitation: str) -> float:
 
 def base(metrics: pd.DataFrame, metric: str, elicitation: str, role: str) -> Any:
     """A metric of the model before any edit."""
-    return one(metrics, metric, localization=BASE, elicitation=elicitation, role=role)
+    return one(metrics, metric, localization=BASE, stage=BASE, elicitation=elicitation, role=role)
 
 
 def steps(metrics: pd.DataFrame) -> list[int]:

@@ -13,6 +13,7 @@ published     the paper's values beside ours
 """
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from mechunlearn.artifacts import BENCHMARK, Selection
 from mechunlearn.config import PARAMETERS, Study, parameters
 from mechunlearn.figures import data, html, words
 from mechunlearn.figures import planted as figure
+from mechunlearn.figures.latent_knowledge import probed
 from mechunlearn.metrics import WORST, last
 from mechunlearn.study import BASE
 
@@ -195,15 +197,22 @@ def benchmarks(metrics: pd.DataFrame, objective: str) -> str:
 
 
 def robustness(metrics: pd.DataFrame, objective: str) -> str:
-    """The leaderboard: the worst case and what brought it, then a column an attack at its full strength."""
+    """The leaderboard: the worst case and what brought it, then a column an attack at its full strength.
+
+    The first row is the model before any edit under the same attacks.
+    """
     board = ranking.leaderboard(metrics[metrics.objective == objective])
-    found = ranking.attacks(ranking.stages(board))
-    stages = [name for name in found if name != "kept"]
+    stages = ranking.attacks(metrics[metrics.objective == objective])
     if board.empty or not stages:
         return ""
-    body = []
+    names, unedited = [WORST, "edited", *stages], metrics[(metrics.localization == BASE) & (metrics.against == "")]
+    before = dict[str, object]()
+    for name in names:
+        found = ranking.bounds(BASE if name == "edited" else name, unedited)
+        before |= dict(zip((f"{name}{bound}" for bound in ranking.BOUNDS), found.values(), strict=False))
+    body = [[html.safe(words.localization(BASE)), *(_bounded(before, name) for name in names)]]
     for row in board.to_dict("records"):
-        cells = [_bounded(row, name) for name in [WORST, "edited", *stages]]
+        cells = [_bounded(row, name) for name in names]
         cells[0] += _note(words.way(row["way"]))
         body.append([html.safe(words.localization(row["localization"])), *cells])
     head = ["", "Worst case, by", *(html.safe(words.stage(name).capitalize()) for name in ["edited", *stages])]
@@ -214,7 +223,7 @@ def robustness(metrics: pd.DataFrame, objective: str) -> str:
 
 def _bounded(row: Mapping[Any, Any], name: str) -> str:
     """A value with its interval below it: beside it, so many columns would not fit a page."""
-    value, *bounds = (row[f"{name}{bound}"] for bound in ("", "_low", "_high"))
+    value, *bounds = (row.get(f"{name}{bound}", math.nan) for bound in ("", "_low", "_high"))
     if pd.isna(value):
         return html.MISSING
     low, high = map(words.number, bounds)
@@ -228,18 +237,17 @@ def _note(text: str) -> str:
 def probes(metrics: pd.DataFrame, objective: str) -> str:
     """How often the best layer's probe says the true and the new answer of forgotten facts, the control beside it.
 
-    The layer is the one whose probe is best on maintain-test facts, so that the forgotten ones do not choose it.
+    The layer is the one whose probe is best on maintain-test facts. Base model first.
     """
     groups = []
     for place, title in (("probe-last", "end of the prompt"), ("probe-subject", "end of the subject")):
-        body = []
-        for name in data.localizations(metrics):
-            where = {"localization": name, "objective": objective, "elicitation": place}
-            kept = data.pick(metrics, "accuracy_true", role="maintain-test", **where)
-            if kept.empty:
+        body, counts = [], [0, 0]
+        for name in [BASE, *data.localizations(metrics)]:
+            where = {"localization": name, "objective": "" if name == BASE else objective}
+            layer = probed(metrics, place, **where)
+            if layer is None:
                 continue
-            stage = str(kept.sort_values("value").stage.iloc[-1])
-            own = {**where, "stage": stage}
+            own = {**where, "elicitation": place, "stage": f"probed@{layer}"}
             control = {**own, "elicitation": f"{place}-permuted"}
             cells = [
                 words.row(data.one(metrics, metric, role=role, **asked))
@@ -250,9 +258,12 @@ def probes(metrics: pd.DataFrame, objective: str) -> str:
                     ("accuracy_true", "maintain-test", own),
                 )
             ]
-            body.append([html.safe(words.localization(name)), stage.partition("@")[2], *cells])
+            sizes = [data.one(metrics, "accuracy_true", role=role, **own) for role in ("forget", "maintain-test")]
+            counts = [max(most, size.n if size else 0) for most, size in zip(counts, sizes, strict=True)]
+            body.append([html.safe(words.localization(name)), str(layer), *cells])
         if body:
-            groups.append((f"Probes of the hidden states at the {title}", body))
+            n = " and ".join(map(str, counts))
+            groups.append((f'Probes of the hidden states at the {title} <span class="n">n = {n}</span>', body))
     head = ["", "Layer", "Says true", "Says new", "Control: says true", "Kept: says true"]
     return html.table(head, groups) if groups else ""
 

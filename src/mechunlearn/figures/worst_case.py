@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from mechunlearn.figures import data, style, words
 from mechunlearn.figures.panels import Edit, Panel, contrast, measured, panels
-from mechunlearn.metrics import WORST, full_strength
+from mechunlearn.metrics import WAY, WORST
 from mechunlearn.registry import figure
 from mechunlearn.study import BASE
 
@@ -34,10 +34,8 @@ def draw(results: Path, metrics: pd.DataFrame) -> Figure:
 
 
 def ways(metrics: pd.DataFrame, localization: str, objective: str) -> pd.DataFrame:
-    """The rows whose largest value is the worst case: p_true of forget facts by usable format and full attack."""
-    rows = data.pick(metrics, "p_true", localization=localization, objective=objective, role="forget")
-    rows = rows[(rows.stage != WORST) & rows.counts.astype(bool) & ~rows.stage.str.startswith("probed@")]
-    return rows[rows.stage.isin(full_strength(rows.stage.unique()))]
+    """The rows whose largest value is the worst case, `STAGE FORMAT` being their elicitation."""
+    return data.pick(metrics, "p_true", localization=localization, objective=objective, stage=WAY)
 
 
 def worst(metrics: pd.DataFrame, localization: str, objective: str) -> Any:
@@ -92,7 +90,7 @@ def caption(results: Path, metrics: pd.DataFrame, level: str = "95%") -> tuple[s
             f"In its worst case an edit leaves the true answer {' to '.join(ends)}.",
             contrast(metrics, "p_true", panel, stage=WORST),
         ]
-        tried |= set(ways(metrics, **cases[0][0].where).stage)
+        tried |= set(ways(metrics, **cases[0][0].where).elicitation.str.partition(" ")[0])
     attacks = words.listing(words.stage(name) for name in sorted(tried - {"edited"}))
     seen = (
         f"Each tick is one way of getting at the forgotten facts (n = {facts}): a format the model can use, or an "

@@ -123,7 +123,8 @@ def attribute(
     if steps == 1:
         high, cleaned = metric.detach(), {part: tensor.detach() for part, tensor in kept.items()}
     products = {
-        part: ((cleaned[part].float() - corrupted[part].float()) * gradients[part].float()).sum(1) for part in parts
+        part: ((cleaned[part].float() - corrupted[part].float()) * gradients[part].float()).sum(1).cpu()
+        for part in parts  # layers may lie on several GPUs
     }
     scores = [products[node.part][:, slice(*node.columns) if node.columns else slice(None)].sum(-1) for node in every]
-    return torch.stack(scores, 1).cpu(), (high - low).cpu()
+    return torch.stack(scores, 1), (high - low).cpu()

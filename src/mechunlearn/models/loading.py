@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 def load(manifest: str | Path, dtype: str | None = None) -> Model:
     """Load a fetched model on the GPU if there is one (on all, where there are several), else on the CPU.
 
-    dtype   the manifest's format unless given, e.g. float32 for tracing.
+    dtype   the manifest's format unless given, such as what `fastest` says.
 
     Raises SourceError on damaged files and for an architecture whose parts are not where we look for them.
     """

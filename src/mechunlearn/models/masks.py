@@ -41,7 +41,7 @@ def smallest(masks: Masks, size: int) -> dict[str, torch.Tensor]:
     Weights whose mask is 1, among them all outside the selection, come last.
     """
     order = sorted(masks)
-    flat = torch.cat([masks[name].flatten() for name in order])
+    flat = torch.cat([masks[name].flatten().cpu() for name in order])  # layers may lie on several GPUs
     gone = torch.zeros_like(flat, dtype=torch.bool)
     if size:
         limit = flat.kthvalue(size).values
@@ -59,7 +59,7 @@ def masked(model: Model, gone: Mapping[str, torch.Tensor]) -> Iterator[None]:
     whole = {name: parameter.data for name, parameter in named.items()}
     try:
         for name, parameter in named.items():
-            parameter.data = whole[name].masked_fill(gone[name], 0)
+            parameter.data = whole[name].masked_fill(gone[name].to(parameter.device), 0)
         yield
     finally:
         for name, parameter in named.items():
