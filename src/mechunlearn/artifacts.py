@@ -137,6 +137,8 @@ def _read(path: str | Path, reader: Callable[[Path], Any]) -> Any:
         return reader(Path(path))
     except FileNotFoundError:
         raise ArtifactError(f"{path} is missing; the phase that writes it has not run.") from None
+    except IsADirectoryError:
+        raise ArtifactError(f"{path} is a folder; allowed: a file that a phase wrote.") from None
     except Exception as error:
         raise ArtifactError(f"{path} is damaged ({type(error).__name__}: {error}); delete it and run again.") from error
 

@@ -30,6 +30,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
+from mechunlearn.errors import UserError
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 PACKAGE = Path(__file__).parent
@@ -108,12 +110,20 @@ def methods(kind: str) -> dict[str, str]:
 def _decorated(file: Path, kind: str) -> list[str]:
     """The names under which a file registers functions. Raises OSError, SyntaxError or ValueError."""
     return [
-        ast.literal_eval(mark.args[0])
+        _name(mark)
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
         if isinstance(node, ast.FunctionDef)
         for mark in node.decorator_list
         if isinstance(mark, ast.Call) and isinstance(mark.func, ast.Name) and mark.func.id == kind
     ]
+
+
+def _name(mark: ast.Call) -> str:
+    """The one argument of a decorator. Raises ValueError where it is no name."""
+    first = mark.args[0] if len(mark.args) == 1 else None
+    if mark.keywords or not isinstance(first, ast.Constant) or not isinstance(first.value, str):
+        raise ValueError(f"line {mark.lineno}: {ast.unparse(mark.func)} takes one name in quotes and nothing else")
+    return first.value
 
 
 def localizers(plugins: Iterable[str] = ()) -> dict[str, str]:
@@ -127,8 +137,10 @@ def localizers(plugins: Iterable[str] = ()) -> dict[str, str]:
             names = _decorated(Path(path), "localizer") if path.endswith(".py") else []
         except OSError:
             raise ValueError(f"{path!r}: there is no such file") from None
-        except (SyntaxError, ValueError) as error:
+        except (SyntaxError, UnicodeDecodeError) as error:
             raise ValueError(f"{path!r} is not Python: {error}") from None
+        except ValueError as error:
+            raise ValueError(f"{path!r}, {error}") from None
         if not names:
             raise ValueError(f'{path!r}: it must be a .py file with a function under `@localizer("NAME")`')
         for name in names:
@@ -136,8 +148,10 @@ def localizers(plugins: Iterable[str] = ()) -> dict[str, str]:
                 raise ValueError(
                     f"{path!r}: {name!r} is taken, or ends in -mlps or -per-fact, which are made from names"
                 )
-            if not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", name):
-                raise ValueError(f"{path!r}: a name may hold a-z, 0-9, `.` and `-`, which {name!r} does not keep to")
+            if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{0,59}", name):
+                raise ValueError(
+                    f"{path!r}: a name has at most 60 of a-z, 0-9, `.` and `-`, which {name!r} does not keep to"
+                )
             found[name] = path
     return found
 
@@ -185,8 +199,11 @@ def ordered(names: Iterable[str]) -> list[str]:
 
 
 def load(kind: str, name: str, plugins: Iterable[str] = ()) -> Callable[..., Any]:
-    """Import a method and return its function."""
-    module = localizers(plugins)[name] if kind == "localizer" else methods(kind)[name]
+    """Import a method and return its function. Raises UserError for an unknown name."""
+    known = localizers(plugins) if kind == "localizer" else methods(kind)
+    if name not in known:
+        raise UserError(f"{kind} is {name!r}; allowed: {', '.join(sorted(known))}.")
+    module = known[name]
     if module.endswith(".py"):
         runpy.run_path(module)
     else:

@@ -31,6 +31,7 @@ from pathlib import Path
 from mechunlearn import registry
 from mechunlearn.config import PARAMETERS, Study, parameters
 from mechunlearn.errors import ArtifactError
+from mechunlearn.facts import own
 
 BASE = "base"
 MASKS = "masks"
@@ -229,13 +230,18 @@ def check_writable(*folders: str) -> None:
 
 
 def check_files(study: Study) -> None:
-    """Raise ArtifactError where a file is missing that a study names."""
+    """Raise ArtifactError where a file is missing that a study names, FactError where one's own facts have mistakes."""
     named = {"text.path": study.text.path}
     for name, task in study.tasks.items():
         named |= {f"tasks.{name}.path": task.path, f"tasks.{name}.choices": task.choices}
-    for key, path in named.items():
+    for key, path in [*named.items(), *(("localize.plugins", path) for path in study.localize.plugins)]:
         if path and not path.startswith("hub:") and not Path(path).is_file():
             raise ArtifactError(f"{key} is {path!r}, but there is no such file.")
+        if path and set(path) & set("{}"):
+            raise ArtifactError(f"{key} is {path!r}: a path with braces cannot be passed on; rename the file.")
+    for task in study.tasks.values():
+        if task.facts == "own" and task.path:
+            own.read(task.path)
 
 
 def selections(study: Study) -> list[str]:

@@ -10,7 +10,14 @@ from typer.testing import CliRunner
 
 from mechunlearn import registry, schema
 from mechunlearn.cli import app
-from mechunlearn.config import EditSettings, LocalizeSettings, load_study, validate_study
+from mechunlearn.config import (
+    EditSettings,
+    EvaluateSettings,
+    LocalizeSettings,
+    load_study,
+    read_mapping,
+    validate_study,
+)
 from mechunlearn.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -131,7 +138,7 @@ NAMES = [
     ("objectives", ["injct"], "inject", registry.edits()),
     ("attacks", ["relern"], "relearn", registry.methods("attack")),
     ("evaluate.elicitations", ["completion", "questoin"], "question", registry.methods("elicitation")),
-    ("prompt_search.elicitations", ["completion", "questoin"], "question", registry.methods("elicitation")),
+    ("prompt_search.elicitations", ["completion", "questoin"], "question", EvaluateSettings().elicitations),
     ("edit.learning_rates", {"nonlocalised": 1e-4}, "nonlocalized", registry.localizations()),
 ]
 
@@ -392,6 +399,112 @@ def test_of_a_studys_own_text_some_must_be_left_to_train_on():
     assert "evaluate.texts is 48: it must be less than text.passages, 48" in refusal(values)
     values["text"]["passages"] = 49
     assert validate_study(values).text.passages == 49
+
+
+TWICE = "study: one\nedit: {steps: 3}\nedit: {batch: 2}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (TWICE, "study.yaml, line 3: not valid YAML: `edit` stands there twice."),
+        (
+            "tasks:\n  a: {facts: sports}\n  a: {facts: own}\n",
+            "line 3: not valid YAML: `a` stands there twice.",
+        ),
+        ("study: [", "study.yaml, line 1: not valid YAML: "),
+        ("study: 2024-99-99", "study.yaml: not valid YAML: month must be in 1..12"),
+        ("[" * 3000, "study.yaml: not valid YAML: "),
+        ("- study", "study.yaml: must hold keys and values"),
+        ("", "study.yaml: must hold keys and values"),
+    ],
+)
+def test_a_file_that_is_not_what_it_seems_is_named_with_its_line(tmp_path, text, sentence):
+    (tmp_path / "study.yaml").write_text(text)
+    for read in (load_study, lambda path: CliRunner().invoke(app, ["run", "-n", "--configfile", path])):
+        try:
+            error = read(str(tmp_path / "study.yaml")).exception
+        except ConfigError as raised:
+            error = raised
+        assert isinstance(error, ConfigError)
+        assert sentence in str(error)
+        assert "\n" not in str(error)
+
+
+def test_what_is_merged_in_may_stand_there_again(tmp_path):
+    (tmp_path / "study.yaml").write_text("a: &all {x: 1, y: 2}\nb: {<<: *all, x: 3}\n")
+    assert read_mapping(tmp_path / "study.yaml")["b"] == {"x": 3, "y": 2}
+
+
+def test_of_several_files_later_ones_go_before(tmp_path):
+    files = {"first": {**SMALLEST, "edit": {"steps": 3, "batch": 2}}, "second": {"edit": {"steps": 5}, "seeds": [1]}}
+    paths = [tmp_path / f"{name}.yaml" for name in files]
+    for path, values in zip(paths, files.values(), strict=True):
+        path.write_text(yaml.safe_dump(values))
+    study = load_study(*paths)
+    assert (study.edit.steps, study.edit.batch, study.seeds) == (5, 2, [1])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--configfile", "nothing.yaml"], "--configfile nothing.yaml: there is no such file"),
+        (["--configfile", "."], ".: not a readable configuration file (Is a directory)."),
+        (["--configfile", "a.yaml", "-n", "--configfile", "b.yaml"], "--configfile stands there twice"),
+        (["--config", "relearn.rank=5"], "--config relearn.rank=5: allowed is KEY=VALUE with a key of the highest"),
+    ],
+)
+def test_mistakes_on_the_command_line_of_a_run_are_one_sentence(arguments, sentence):
+    done = CliRunner().invoke(app, ["run", *arguments])
+    assert isinstance(done.exception, ConfigError)
+    assert sentence in str(done.exception)
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({1: "x"}, "`1` is 1: keys should be strings"),
+        ({"a[b": 1}, "unknown key `a[b`"),
+        ({"float": 1}, "unknown key `float`"),
+        ({"models": {"int": {"sorce": "package:a"}}}, "`models.int.source` is required"),
+        ({"tasks": {"literal-1": {}}}, "`tasks.literal-1.facts` is required"),
+    ],
+)
+def test_a_key_is_named_whatever_it_looks_like(values, sentence):
+    assert sentence in refusal({**SMALLEST, **values})
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("{", "--settings is '{': not JSON"),
+        ("[1]", "--settings: Input should be"),
+        ('{"budgett": 1}', "--settings: unknown key `budgett`; did you mean `budget`?"),
+        ('{"budget": -1}', "--settings: `budget` is -1: "),
+    ],
+)
+def test_settings_of_a_command_are_checked_like_a_studys(text, sentence):
+    given = ["localize", "--model", "a", "--facts", "b", "--settings", text]
+    done = CliRunner().invoke(app, given)
+    assert isinstance(done.exception, ConfigError), done.exception
+    assert sentence in str(done.exception)
+    assert "\n" not in str(done.exception)
+
+
+def test_a_study_is_checked_with_the_files_that_it_names(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def said(**task):
+        Path("study.yaml").write_text(yaml.safe_dump({**SMALLEST, "tasks": {"own": task}}))
+        return CliRunner().invoke(app, ["validate", "study.yaml"]).exception
+
+    own = {"facts": "own", "forget": 2}
+    assert "tasks.own.path is 'mine.csv', but there is no such file" in str(said(**own, path="mine.csv"))
+    Path("mine.csv").write_text("subject,prompt,answer,relation\nBrazil,The capital of {} is,,capital\n")
+    assert "mine.csv" in str(said(**own, path="mine.csv"))
+    assert "answer" in str(said(**own, path="mine.csv"))
+    Path("my {facts}.csv").write_text("subject")
+    assert "a path with braces" in str(said(**own, path="my {facts}.csv"))
 
 
 def test_a_studys_file_is_not_taken_for_single_settings():

@@ -94,8 +94,13 @@ def test_a_localizer_may_lie_in_a_file_of_ones_own(tmp_path, monkeypatch):
         ("mine.py", PLUGIN.replace("NAME", "fact-lookup"), "is taken"),
         ("mine.py", PLUGIN.replace("NAME", "random-2"), "is taken"),
         ("mine.py", PLUGIN.replace("NAME", "mine-mlps"), "ends in -mlps"),
-        ("mine.py", PLUGIN.replace("NAME", "../mine"), "a name may hold"),
-        ("mine.py", PLUGIN.replace("NAME", "Mine"), "a name may hold"),
+        ("mine.py", PLUGIN.replace("NAME", "../mine"), "at most 60 of a-z"),
+        ("mine.py", PLUGIN.replace("NAME", "Mine"), "at most 60 of a-z"),
+        ("mine.py", PLUGIN.replace("NAME", "a" * 61), "at most 60 of a-z"),
+        ("mine.py", PLUGIN.replace('"NAME"', ""), "line 5: localizer takes one name in quotes"),
+        ("mine.py", PLUGIN.replace('"NAME"', "5"), "takes one name in quotes"),
+        ("mine.py", PLUGIN.replace('"NAME"', 'name="mine"'), "takes one name in quotes"),
+        ("mine.py", PLUGIN.replace('"NAME"', "NAME"), "takes one name in quotes"),
     ],
 )
 def test_a_file_without_a_usable_localizer_is_refused_in_a_sentence(tmp_path, monkeypatch, file, text, sentence):
@@ -176,13 +181,13 @@ def test_every_measurement_file_tells_its_cell(default):
     files = study.measurement_files(default)
     cells = [study.cell_of(path) for path in files]
     assert len(set(files)) == len(files) == len(set(cells))
-    base = [cell for cell in cells if cell.localization == study.BASE]
+    base = [cell for cell in cells if cell.localization == study.BASE and not cell.attack]
     edits = [cell for cell in cells if cell.localization != study.BASE and not cell.attack]
     attacks = [cell for cell in cells if cell.attack]
     places = len(default.models) * len(default.tasks)
     per_place = len(default.localizations) * len(default.objectives)
     assert (len(base), len(edits)) == (places, places * per_place)
-    assert len(attacks) == places * per_place * len(default.attacks)
+    assert len(attacks) == places * (1 + per_place) * len(default.attacks)  # the base model, too
     assert {cell.localization for cell in edits} == set(default.localizations)
     placed = {(cell.model, cell.task) for cell in cells}
     assert placed == {(model, task) for model in default.models for task in default.tasks}

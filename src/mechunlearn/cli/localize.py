@@ -1,13 +1,12 @@
 """Score the parts of a model and select what an edit may train."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from mechunlearn import artifacts, config
-from mechunlearn.cli.options import Facts, Manifest, Out, Settings, load, settings_of
+from mechunlearn.cli.options import Facts, Manifest, Out, Settings, load, parsed, settings_of
 from mechunlearn.facts import EDITED, LOCALIZED
 
 app = typer.Typer()
@@ -40,7 +39,10 @@ def localize(
     """Find the parts of a model that hold your facts: which layers should be edited?"""
     from mechunlearn import standalone
 
-    rules = settings_of(config.LocalizeSettings, json.dumps({"budget": budget, **json.loads(settings)}))
+    given = parsed(settings)
+    rules = config.check(
+        config.LocalizeSettings, {"budget": budget, **given} if isinstance(given, dict) else given, "--settings"
+    )
     scores, selection, known, every = standalone.localize(model, dtype, facts, method, rules, threshold, out)
     standalone.show(scores, selection, known, every)
     for path in standalone.draw(out):

@@ -1,7 +1,8 @@
 """Options that commands share, and what they read by them."""
 
+import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -25,10 +26,15 @@ HeldOut = Annotated[int, typer.Option(help="How many passages are held out of tr
 
 def settings_of(model: type[SettingsType], text: str) -> SettingsType:
     """A configuration block from its JSON. Raises ConfigError."""
+    return config.check(model, parsed(text), "--settings")
+
+
+def parsed(text: str) -> Any:
+    """What JSON on the command line says. Raises ConfigError."""
     try:
-        return model.model_validate_json(text)
+        return json.loads(text)
     except ValueError as error:
-        raise config.ConfigError(f"--settings: {error}") from None
+        raise config.ConfigError(f"--settings is {text!r}: not JSON ({error}).") from None
 
 
 def load(model: Path, edits: Path | None = None, seed: int = 0) -> "Model":

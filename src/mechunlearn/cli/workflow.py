@@ -1,8 +1,10 @@
 """Run the workflow and check its configuration."""
 
 import os
+import re
 import sys
-from itertools import pairwise
+from collections.abc import Sequence
+from itertools import pairwise, takewhile
 from pathlib import Path
 from typing import Annotated
 
@@ -18,15 +20,29 @@ def run(context: typer.Context) -> None:
     """Run the workflow; arguments go to snakemake. One run a folder; a killed run's lock is removed first."""
     from mechunlearn.workflow import claim
 
-    for option, value in pairwise(context.args):
-        if option in ("--config", "-C") and "=" not in value:
-            raise config.ConfigError(
-                f"{option} {value}: allowed is KEY=VALUE; a study's file is named by --configfile {value}."
-            )
+    _check(context.args)
     claim()
     command = Path(sys.executable).with_name("snakemake")
     os.environ["PATH"] = f"{command.parent}{os.pathsep}{os.environ['PATH']}"
     os.execv(command, ["snakemake", *context.args])
+
+
+def _check(arguments: Sequence[str]) -> None:
+    """Raise ConfigError for what snakemake would end with a traceback, or drop without a word."""
+    for option, value in pairwise(arguments):
+        if option in ("--config", "-C") and not re.match(r"[A-Za-z_]\w*=", value):
+            raise config.ConfigError(
+                f"{option} {value}: allowed is KEY=VALUE with a key of the highest level, such as seeds=[0,1]; a "
+                f"study's file is named by --configfile{'' if '=' in value else f' {value}'}."
+            )
+    named = [place for place, each in enumerate(arguments) if each in ("--configfile", "--configfiles")]
+    if len(named) > 1:
+        raise config.ConfigError("--configfile stands there twice; name all files after one, later ones go before.")
+    for place in named:
+        for path in takewhile(lambda each: not each.startswith("-"), arguments[place + 1 :]):
+            if not Path(path).exists():
+                raise config.ConfigError(f"--configfile {path}: there is no such file; targets stand before it.")
+            config.read_mapping(path)
 
 
 @app.command()
@@ -43,10 +59,11 @@ def schema(
 
 
 @app.command()
-def validate(study: Path) -> None:
-    """Check a study's configuration without running anything."""
+def validate(study: Annotated[list[Path], typer.Argument(help="YAML files, later ones going before.")]) -> None:
+    """Check a study's configuration, and the files that it names, without running anything."""
     from mechunlearn import study as layout
 
-    checked = config.load_study(study)
+    checked = config.load_study(*study)
+    layout.check_files(checked)
     cells = len(layout.pairs(checked)) * len(checked.localizations) * len(checked.objectives)
-    print(f"{study}: fine; {cells} cells, {len(checked.seeds)} seeds each")
+    print(f"{', '.join(map(str, study))}: fine; {cells} cells, {len(checked.seeds)} seeds each")

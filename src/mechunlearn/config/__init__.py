@@ -1,8 +1,10 @@
 """What a study is: the pydantic models here are the only definition of the configuration.
 
 Study            the whole file, e.g. config/config.yaml; one module a block
-load_study       a YAML file -> Study, or one ConfigError naming key, value and what is allowed
+load_study       YAML files -> Study, or one ConfigError naming key, value and what is allowed
 validate_study   the same for a mapping (what Snakemake hands over)
+check            the same for one block
+read_mapping     a YAML file as it is
 
 The JSON schema (config/schema.json) and the table in config/README.md are generated from these models by
 `mechunlearn schema`. Torch-free: the Snakefile reads it on every start.
@@ -31,7 +33,7 @@ from mechunlearn.config.localize import (
 from mechunlearn.config.masking import MaskingSettings
 from mechunlearn.config.models import BiographySettings, ModelSettings, PlantSettings
 from mechunlearn.config.names import unknown, unknown_benchmark
-from mechunlearn.config.reading import load_study, validate_study
+from mechunlearn.config.reading import check, load_study, read_mapping, validate_study
 from mechunlearn.config.settings import HUB_ROWS, NAME, ROWS, Format, Settings
 from mechunlearn.config.study import Study, attack_settings
 from mechunlearn.config.sweep import PARAMETERS, SweepSettings, SweptSettings, parameters
@@ -79,8 +81,10 @@ __all__ = [
     "TextSettings",
     "TraceSettings",
     "attack_settings",
+    "check",
     "load_study",
     "parameters",
+    "read_mapping",
     "unknown",
     "unknown_benchmark",
     "validate_study",

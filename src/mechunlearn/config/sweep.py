@@ -1,11 +1,11 @@
 """Sweeps of learning rates and weights, and the file of what they chose."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal, get_args
 
-import yaml
 from pydantic import Field, TypeAdapter, ValidationError, field_validator
 
+from mechunlearn.config.files import read_yaml
 from mechunlearn.config.settings import Settings
 from mechunlearn.errors import ConfigError
 
@@ -80,17 +80,10 @@ Swept = dict[str, dict[str, dict[str, dict[str, SweptSettings]]]]
 
 def read_swept(path: str | Path) -> Swept:
     """What a sweep chose, from the YAML file that it wrote. Raises ConfigError: key, value and what is allowed."""
+    if not Path(path).is_file():
+        raise ConfigError(f"swept is {str(path)!r}: it must be a file as `snakemake sweep` writes it.")
     try:
-        values: Any = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "not UTF-8 text"
-        raise ConfigError(
-            f"swept is {str(path)!r}: it must be a file as `snakemake sweep` writes it ({reason})."
-        ) from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {error}") from None
-    try:
-        return TypeAdapter(Swept).validate_python(values)
+        return TypeAdapter(Swept).validate_python(read_yaml(path))
     except ValidationError as error:
         found = error.errors()[0]
         where = ".".join(str(part) for part in found["loc"]) or "the file"

@@ -78,11 +78,10 @@ def locate(name: str) -> str:
         )
     if not revision:
         from huggingface_hub import HfApi
-        from huggingface_hub.errors import HfHubHTTPError
 
         try:
             revision = str(HfApi().model_info(repository).sha)
-        except (HfHubHTTPError, OSError) as error:
+        except Exception as error:  # the hub's own, and those of whichever library it asks by
             raise SourceError(
                 f"--model is {name!r}: there is no such folder, and the hub cannot be asked for a model of this name "
                 f"({type(error).__name__}). Offline, give the folder of a downloaded model."
