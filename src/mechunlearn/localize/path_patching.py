@@ -11,6 +11,7 @@ that the receiver sees, and all other components keep the values they had. For t
 of the model at all, only the final norm.
 """
 
+import copy
 from collections.abc import Sequence
 
 import pandas as pd
@@ -50,8 +51,9 @@ def path_patching(model: Model, facts: Sequence[Fact], settings: LocalizeSetting
         heads, mlps = contributions(model, clean, corrupt)
         low = logit_difference(model, corrupt.hidden, pair.tokens)
         lost.append(float(logit_difference(model, clean.hidden, pair.tokens) - low))
+        still = direct(model, corrupt, torch.zeros_like(mlps[0, -1]), pair.tokens)
         for kind, changes in [("direct-head", heads), ("direct-mlp", mlps[:, None, -1])]:
-            effects = direct(model, corrupt, changes, pair.tokens) - low
+            effects = direct(model, corrupt, changes, pair.tokens) - still
             for layer, values in enumerate(effects.tolist()):
                 rows += [
                     (pair.fact, layer, kind, head if kind == "direct-head" else -1, "", value)
@@ -96,8 +98,8 @@ def contributions(model: Model, clean: Run, corrupt: Run) -> tuple[torch.Tensor,
     """What the corrupted run's residual stream would gain if one sender had its clean value.
 
     Returns heads' gains at the last position, (layers, heads, d_model), and MLPs' at every position from the subject
-    on, (layers, tokens, d_model). Where attention's output is normed before it is added, a head's gain is what the
-    norm makes of the output with that head exchanged.
+    on, (layers, tokens, d_model), in float32. Where attention's output is normed before it is added, a head's gain is
+    what the norm makes of the output with that head exchanged.
     """
     layout, heads, mlps = model.layout, [], []
     for layer in range(layout.layers):
@@ -108,18 +110,21 @@ def contributions(model: Model, clean: Run, corrupt: Run) -> tuple[torch.Tensor,
         output = model.network.get_submodule(o[0])(mixed)
         if layout.post_norms:
             output = model.network.get_submodule(written[0])(output)
-        heads.append(output - corrupt.parts[written][:, -1])
+        heads.append(output.float() - corrupt.parts[written][:, -1].float())
         mlp = (layout.written(layer, "mlp"), "output")
-        mlps.append((clean.parts[mlp] - corrupt.parts[mlp])[0])
+        mlps.append((clean.parts[mlp].float() - corrupt.parts[mlp].float())[0])
     device = corrupt.hidden.device
     return torch.stack([each.to(device) for each in heads]), torch.stack([each.to(device) for each in mlps])
 
 
 @torch.no_grad()
 def direct(model: Model, run: Run, changes: torch.Tensor, tokens: Sequence[int]) -> torch.Tensor:
-    """The metric when changes (..., d_model) are added to the run's final residual stream: (...)."""
-    norm = model.network.get_submodule(model.layout.naming.norm)
-    return logit_difference(model, norm(run.stream[-1][0, -1].to(changes.device) + changes), tokens)
+    """The metric when changes (..., d_model) are added to the run's final residual stream: (...).
+
+    In float32, for that stream is long: in 16 bits most changes would be rounded away.
+    """
+    norm = copy.deepcopy(model.network.get_submodule(model.layout.naming.norm)).float().to(changes.device)
+    return logit_difference(model, norm(run.stream[-1][0, -1].float().to(changes.device) + changes), tokens)
 
 
 @torch.no_grad()
