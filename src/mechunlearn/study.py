@@ -29,13 +29,14 @@ from itertools import product
 from pathlib import Path
 
 from mechunlearn import registry
-from mechunlearn.config import PARAMETERS, Study, parameters
+from mechunlearn.config import PARAMETERS, Study, TaskSettings, parameters, unknown
 from mechunlearn.errors import ArtifactError
-from mechunlearn.facts import own
+from mechunlearn.facts.sets import SETS, read
 
 BASE = "base"
 MASKS = "masks"
 RESULTS = Path("results")
+RESOURCES = registry.PACKAGE / "resources"
 
 
 @dataclass(frozen=True)
@@ -239,9 +240,32 @@ def check_files(study: Study) -> None:
             raise ArtifactError(f"{key} is {path!r}, but there is no such file.")
         if path and set(path) & set("{}"):
             raise ArtifactError(f"{key} is {path!r}: a path with braces cannot be passed on; rename the file.")
-    for task in study.tasks.values():
-        if task.facts == "own" and task.path:
-            own.read(task.path)
+    for name, task in study.tasks.items():
+        _check_facts(name, task)
+
+
+def _check_facts(name: str, task: TaskSettings) -> None:
+    """Raise ArtifactError where a task asks for more, or for others, than its facts are, as far as they are at hand."""
+    path = {
+        "own": task.path,
+        "sports": RESOURCES / SETS["sports"].file,
+        "counterfact": RESOURCES / SETS["counterfact"].file,
+    }
+    if not (at := path.get(task.facts)):
+        return
+    facts = read(task, at)
+    if task.forget and task.forget > len(facts) - 2:
+        raise ArtifactError(
+            f"tasks.{name}.forget is {task.forget}: `{task.facts}` has {len(facts)} facts, of which two must be kept; "
+            f"allowed: at most {len(facts) - 2}."
+        )
+    answers = {fact.answer for fact in facts}
+    for key, value, known in (
+        ("answer", task.answer, answers),
+        ("new_answer", task.new_answer, answers.union(*(fact.options for fact in facts)) - {task.answer}),
+    ):
+        if value is not None and value not in known:
+            raise ArtifactError(f"tasks.{name}.{key} is {value!r}: {unknown(value, sorted(known))}")
 
 
 def selections(study: Study) -> list[str]:

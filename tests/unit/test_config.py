@@ -18,7 +18,9 @@ from mechunlearn.config import (
     read_mapping,
     validate_study,
 )
-from mechunlearn.errors import ConfigError
+from mechunlearn.config.study import PASSAGES
+from mechunlearn.errors import ConfigError, UserError
+from mechunlearn.study import check_files
 
 ROOT = Path(__file__).parents[2]
 STUDIES = sorted((ROOT / "config").glob("*.yaml"))
@@ -511,3 +513,24 @@ def test_a_studys_file_is_not_taken_for_single_settings():
     done = CliRunner().invoke(app, ["run", "--config", "config/smoke.yaml"])
     assert isinstance(done.exception, ConfigError)
     assert str(done.exception).endswith("--configfile config/smoke.yaml.")
+
+
+def test_a_task_cannot_ask_for_more_or_others_than_its_facts_are():
+    def said(**task):
+        with pytest.raises(UserError) as caught:
+            check_files(validate_study({**SMALLEST, "tasks": {"some": {"facts": "sports", **task}}}))
+        return str(caught.value)
+
+    assert "tasks.some.forget is 1000000: `sports` has 599 facts" in said(forget=1000000)
+    assert "tasks.some.answer is 'baskeball': unknown name 'baskeball' - did you mean 'basketball'?" in said(
+        answer="baskeball"
+    )
+    assert "tasks.some.new_answer is 'quidditch'" in said(answer="basketball", new_answer="quidditch")
+    assert "tasks.some.new_answer is 'basketball'" in said(answer="basketball", new_answer="basketball")
+    check_files(validate_study({**SMALLEST, "tasks": {"some": {"facts": "counterfact", "forget": 400}}}))
+
+
+def test_the_packages_own_text_does_not_last_for_any_number():
+    assert len(Path("src/mechunlearn/resources/text/passages.jsonl").read_text().splitlines()) == PASSAGES
+    for key in ("evaluate.texts", "sweep.texts"):
+        assert f"{key} is 192: it must be less than the package's passages, 192" in refusal(changed(key, 192))

@@ -47,4 +47,6 @@ class ReportSettings(Settings):
     """Intervals of the report."""
 
     bootstrap: int = Field(default=2000, ge=100, description="Bootstrap samples of each interval in metrics.csv.")
-    confidence: float = Field(default=0.95, gt=0, lt=1, description="Confidence of each interval in metrics.csv; those of localizers are 95%.")
+    confidence: float = Field(
+        default=0.95, gt=0, lt=1, description="Confidence of each interval in metrics.csv; those of localizers are 95%."
+    )

@@ -21,6 +21,7 @@ from mechunlearn.config.tasks import ScreenSettings, TaskSettings
 from mechunlearn.config.text import TextSettings
 from mechunlearn.errors import ConfigError
 
+PASSAGES = 192  # of the package's own general text
 NEED_NEW_ANSWERS = ("inject", "dpo", "rome", "memit")
 
 
@@ -124,11 +125,12 @@ class Study(Settings):
 
     @model_validator(mode="after")
     def _enough_text(self) -> "Study":
-        if self.text.path and self.evaluate.texts >= self.text.passages:
-            raise ValueError(
-                f"evaluate.texts is {self.evaluate.texts}: it must be less than text.passages, {self.text.passages}, "
-                "so that some are left to train on"
-            )
+        count, whose = (self.text.passages, "text.passages") if self.text.path else (PASSAGES, "the package's passages")
+        for key, texts in (("evaluate.texts", self.evaluate.texts), ("sweep.texts", self.sweep.texts)):
+            if texts >= count:
+                raise ValueError(
+                    f"{key} is {texts}: it must be less than {whose}, {count}, so that some are left to train on"
+                )
         return self
 
     def asked(self, task: str) -> list[str]:
