@@ -28,7 +28,8 @@ from mechunlearn.models.packing import last_hidden
 
 BATCH_TOKENS = 4096
 CACHED_ROWS = 8
-QUERIES, KEYS, FEW = 32, 16, (1, 2, 3)  # that a CPU's attention takes at a time; rests that it treats otherwise
+QUERIES, FEW = 32, (1, 2, 3)  # that a CPU's attention takes at a time; rests that it treats otherwise
+KEYS = 16 if torch.backends.cpu.get_cpu_capability() == "AVX512" else 8  # in one of its vectors
 FORWARD = 32  # tokens that take as long as a forward's own overhead does on a CPU
 
 # Keys and values of every layer: (rows, kv heads, tokens, head size) each.
@@ -133,9 +134,9 @@ def score(model: Model, prompts: Sequence[Prompt], soft: torch.Tensor | None = N
 def _kind(length: int) -> tuple[int, int]:
     """Sequences of one kind get the same bits from a CPU's attention, however they are padded within their kind.
 
-    That kernel takes 32 queries and 16 keys at a time. Keys beyond the last whole 16 get another exponential than the
-    rest, and up to three queries left over another product than more of them. In bfloat16 a last bit so moved grows to
-    0.04 of a probability.
+    That kernel takes 32 queries and a vector of keys at a time. Keys beyond the last whole vector get another
+    exponential than the rest, and up to three queries left over another product than more of them. In bfloat16 a last
+    bit so moved grows to 0.04 of a probability; in float32 it stays a last bit.
     """
     left = length % QUERIES
     return length if length < KEYS else length // KEYS * KEYS, left if left in FEW else 0
