@@ -339,7 +339,9 @@ def trial_selection(wildcards):
 
 def trial_sources(wildcards):
     objective = registry.edits()[wildcards.objective]
-    return sources(LOADS, "mechunlearn.edit.sequence", "mechunlearn.evaluate.trial", "mechunlearn.sweep", objective, *ASKS)
+    return sources(
+        LOADS, "mechunlearn.edit.sequence", "mechunlearn.evaluate.trial", "mechunlearn.sweep", objective, *ASKS
+    )
 
 
 def swept_cell(wildcards):
