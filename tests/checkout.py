@@ -39,7 +39,7 @@ def environment(folder: Path) -> dict[str, str]:
     return {**os.environ, "PATH": path, "PYTHONPATH": str(folder / "src"), "DVC_NO_ANALYTICS": "1"}
 
 
-def run(folder: Path, *command: str, timeout: float = 900) -> subprocess.CompletedProcess[str]:
+def run(folder: Path, *command: str, timeout: float = 1800) -> subprocess.CompletedProcess[str]:
     """Run a command in the copy and return it with its output, whatever its exit status."""
     return subprocess.run(command, cwd=folder, env=environment(folder), capture_output=True, text=True, timeout=timeout)
 

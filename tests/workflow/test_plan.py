@@ -14,6 +14,7 @@ from mechunlearn import published, stages
 from mechunlearn import study as layout
 from mechunlearn.config import load_study, validate_study
 from mechunlearn.errors import ConfigError
+from mechunlearn.facts import own
 from tests import checkout
 
 STUDIES = sorted(path.name for path in (checkout.ROOT / "config").glob("*.yaml"))
@@ -118,7 +119,12 @@ def test_a_task_may_name_a_file_or_a_dataset_of_the_hub(fresh):
     )
     process = checkout.snakemake(fresh, "-n", config="config/named.yaml")
     assert "tasks.mine.path is 'my facts.csv', but there is no such file." in process.stdout + process.stderr
-    (fresh / "my facts.csv").write_text("")
+    (fresh / "my facts.csv").write_text("subject,answer\n")
+    process = checkout.snakemake(fresh, "-n", config="config/named.yaml")
+    assert process.returncode
+    assert "my facts.csv holds no facts" in process.stdout + process.stderr
+    (fresh / "my facts.csv").unlink()
+    (fresh / "my facts.csv").write_text(own.example(fresh / "my facts.csv"))
     jobs = checkout.planned(fresh, "fetch_all", config="config/named.yaml")
     (fresh / "my facts.csv").unlink()
     (fresh / "config" / "named.yaml").unlink()

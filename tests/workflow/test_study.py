@@ -45,11 +45,11 @@ def test_no_job_took_more_memory_than_it_asks_for(finished):
     asked["attack"] = {
         f"{attack}-{name}": footprint.of_attack(size, attack, study)
         for attack in study.attacks
-        for name in study.localizations
+        for name in ["base", *study.localizations]
     }
     for phase, works in asked.items():
         for job, work in works.items():
-            end = "-inject" if phase != "localize" and job != "base" else ""
+            end = "" if phase == "localize" or job.endswith("base") else "-inject"
             file = finished / f"results/smoke/timing/{phase}/gemma-3-270m-sports-athlete-4-{job}{end}.tsv"
             assert pd.read_csv(file, sep="\t").max_rss.max() < footprint.mem_mb(size, work), file.name
 
@@ -89,7 +89,8 @@ def test_changing_a_source_reruns_what_depends_on_it_and_no_more(finished, sourc
 
 def test_changing_one_attack_spares_the_others(finished, source):
     source("attack/quantize.py")
-    assert checkout.planned(finished)["attack"] == 3
+    jobs = checkout.planned(finished)
+    assert (jobs["attack"], jobs["attack_base"]) == (3, 1)
 
 
 def test_changing_one_localizer_spares_the_other(finished, source):
