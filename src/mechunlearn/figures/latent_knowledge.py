@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from mechunlearn.figures import data, style, words
 from mechunlearn.figures.panels import Edit, panels
@@ -44,6 +45,7 @@ def draw(results: Path, metrics: pd.DataFrame) -> Figure:
             axes.annotate(title, (1, 1.04), xycoords="axes fraction", ha="right", va="bottom", color=style.SOFT)
         for axes in grid[-1]:
             axes.set_xlabel("Layer")
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         for row in grid:
             style.share_axis(row[0], "", low=-0.03)
             row[0].set_yticks([0, 0.5, 1])
