@@ -119,7 +119,7 @@ def test_a_task_may_name_a_file_or_a_dataset_of_the_hub(fresh):
     )
     process = checkout.snakemake(fresh, "-n", config="config/named.yaml")
     assert "tasks.mine.path is 'my facts.csv', but there is no such file." in process.stdout + process.stderr
-    (fresh / "my facts.csv").write_text("subject,answer\n")
+    (fresh / "my facts.csv").write_text("subject,prompt,answer\n")
     process = checkout.snakemake(fresh, "-n", config="config/named.yaml")
     assert process.returncode
     assert "my facts.csv holds no facts" in process.stdout + process.stderr
