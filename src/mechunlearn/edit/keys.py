@@ -160,9 +160,9 @@ def covariances(
     They are those of the base model: an edit in groups has them all remembered before its first group.
     """
     remember(model, parts, passages)
-    found = []
+    found, home = [], _home(model, passages)
     for part in parts:
-        whole = _covariances[_place(model, passages, part)]
+        whole = _covariances[*home, part.layer]
         floor = ridge * whole.diagonal().median()
         found.append((whole + floor * torch.eye(len(whole), device=whole.device))[: part.neurons, : part.neurons])
     return found
@@ -171,12 +171,15 @@ def covariances(
 @torch.no_grad()
 def remember(model: Model, parts: Sequence[Component], passages: Sequence[Passage]) -> None:
     """Compute covariances of a model that no edit has changed yet, and keep them for the job."""
-    missing = [part for part in parts if _place(model, passages, part) not in _covariances]
+    home = _home(model, passages)
+    missing = [part for part in parts if (*home, part.layer) not in _covariances]
+    if not missing:
+        return
     sides: list[Part] = [(matrix(model, part)[1], "input") for part in missing]
     sequences = sorted((model.encode(passage.text) for passage in passages), key=len)
     sums = [torch.zeros(()) for _ in missing]
-    deepest = max((part.layer, side[0]) for part, side in zip(missing, sides, strict=True))[1] if missing else ""
-    for start in range(0, len(sequences) if missing else 0, 16):
+    deepest = max((part.layer, side[0]) for part, side in zip(missing, sides, strict=True))[1]
+    for start in range(0, len(sequences), 16):
         ids, lengths = pad(sequences[start : start + 16], model.device)
         with capture(model, sides) as seen, suppress(_Enough), patch(model, {deepest: _enough}):
             model.network.base_model(input_ids=ids)
@@ -185,13 +188,13 @@ def remember(model: Model, parts: Sequence[Component], passages: Sequence[Passag
             keys = seen[side][real].float()
             sums[index] = sums[index].to(keys.device) + keys.T @ keys
     for part, total in zip(missing, sums, strict=True):
-        _covariances[_place(model, passages, part)] = total / sum(map(len, sequences))
+        _covariances[*home, part.layer] = total / sum(map(len, sequences))
 
 
-def _place(model: Model, passages: Sequence[Passage], part: Component) -> tuple[str, str, int]:
-    """The hashes of base model and text, and the layer."""
+def _home(model: Model, passages: Sequence[Passage]) -> tuple[str, str]:
+    """The hashes of base model and text."""
     text = hashlib.sha256("\0".join(passage.text for passage in passages).encode()).hexdigest()
-    return model.manifest.sha256, text, part.layer
+    return model.manifest.sha256, text
 
 
 class _Enough(Exception):
