@@ -25,7 +25,7 @@ import yaml
 
 from mechunlearn.config import ReportSettings
 from mechunlearn.config.study import NEED_NEW_ANSWERS
-from mechunlearn.facts import BACKWARDS
+from mechunlearn.facts import BACKWARDS, GONE
 from mechunlearn.gate import usable
 from mechunlearn.latex import escaped, tabular
 from mechunlearn.metrics import per_fact
@@ -73,7 +73,7 @@ def terms(
         text = 1 + text - _text(base)
     found = {
         "text": text.to_numpy()[:, None],
-        "forget": 1 - asked(now, "p_true", "forget", "obsolete").to_numpy(),
+        "forget": 1 - asked(now, "p_true", *GONE).to_numpy(),
         "maintain": kept.to_numpy(),
     }
     if objective in NEED_NEW_ANSWERS:

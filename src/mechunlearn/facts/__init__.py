@@ -14,9 +14,9 @@ ROLES = ("forget", "forget-train", "obsolete", "update", "maintain-train", "main
 # What each phase may see. Localization sees every fact that the model knows; the edit never sees maintain-test.
 LOCALIZED = ("forget", "forget-train", "obsolete", "maintain-train", "maintain-test")
 EDITED = ("forget", "forget-train", "maintain-train")
-KNOWN = ("forget", "obsolete", "maintain-test")  # what is measured and the base model should know
-MEASURED = (*KNOWN, "update")
 GONE = ("forget", "obsolete")  # what an edit removes, and attacks try to bring back
+KNOWN = (*GONE, "maintain-test")  # what is measured and the base model should know
+MEASURED = (*KNOWN, "update")
 BACKWARDS = "reversed"  # the format that asks for subjects: by chance, a forgotten fact's still gets its share
 QUIZ = {"quiz-validation": "quiz", "quiz-test": "quiz"}  # two formats that each ask for another half of the facts
 

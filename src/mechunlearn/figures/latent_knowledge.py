@@ -4,6 +4,7 @@ probed   the layer whose probe is best on kept facts
 """
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -98,6 +99,13 @@ def probed(metrics: pd.DataFrame, place: str, localization: str, objective: str)
     return int(str(kept.sort_values("value").stage.iloc[-1]).partition("@")[2])
 
 
+def _best(metrics: pd.DataFrame, place: str, localization: str, objective: str) -> Any:
+    """What the probe of that layer says of the forgotten facts; None where nothing was probed."""
+    layer = probed(metrics, place, localization, objective)
+    where = {"localization": localization, "objective": objective, "elicitation": place, "stage": f"probed@{layer}"}
+    return data.one(metrics, "p_true", role="forget", **where)
+
+
 def caption(results: Path, metrics: pd.DataFrame, level: str = "95%") -> tuple[str, str]:
     """What the probe of the layer that is best on kept facts says, and how to read the curves."""
     if reason := _missing(metrics):
@@ -106,19 +114,12 @@ def caption(results: Path, metrics: pd.DataFrame, level: str = "95%") -> tuple[s
     for panel in panels(metrics):
         told = found.setdefault(panel.title, [])
         for place, title in PLACES.items():
-            rows = []
-            for edit in panel.edits:
-                layer = probed(metrics, place, **edit.where)
-                where = {**edit.where, "elicitation": place, "stage": f"probed@{layer}", "role": "forget"}
-                if layer is not None and (row := data.one(metrics, "p_true", **where)) is not None:
-                    rows.append((edit, row))
+            rows = [(edit, row) for edit in panel.edits if (row := _best(metrics, place, **edit.where)) is not None]
             if not rows:
                 continue
             facts = max(facts, *(row.n for _, row in rows))
             least, most = (select(rows, key=lambda each: each[1].value) for select in (min, max))
-            before = probed(metrics, place, BASE, "")
-            where = {"localization": BASE, "elicitation": place, "stage": f"probed@{before}", "role": "forget"}
-            base = data.one(metrics, "p_true", **where)
+            base = _best(metrics, place, BASE, "")
             told.append(
                 f"{title}: the probe of the best layer gives the true answer {words.row(least[1])} ({least[0].short}) "
                 f"to {words.row(most[1])} ({most[0].short})"
