@@ -135,15 +135,17 @@ def test_nothing_is_left_to_do(run):
 
 
 def test_a_job_that_fails_is_reported_with_its_log(cluster, run):
-    source = run.folder / "src/mechunlearn/resources/sports/athletes.csv"
-    whole = source.read_bytes()
-    source.write_text("no athletes\n")
+    cell = "results/smoke/gemma-3-270m/sports-athlete-4"
+    selection = run.folder / cell / "selection/fact-lookup.json"
+    whole = selection.read_bytes()
+    selection.write_text("no selection")
     try:
-        target = "data/sports/athletes.csv"
+        target = f"{cell}/edits/fact-lookup/inject/seed0/delta.safetensors"
         code, output = finish(start(run.folder, cluster, "--retries", "0", target), run.folder)
     finally:
-        source.write_bytes(whole)
+        selection.write_bytes(whole)
     assert code == 1
     assert "SLURM status is: 'FAILED'" in output
-    assert "logs/fetch_data/sports/athletes.csv.log" in output
+    assert "logs/smoke/edit/gemma-3-270m/sports-athlete-4" in output
     assert "mechunlearn: " in output  # the log's own sentence
+    assert "selection/fact-lookup.json" in output
