@@ -24,7 +24,7 @@ import pandas as pd
 import yaml
 
 from mechunlearn.config import ReportSettings
-from mechunlearn.config.study import NEED_NEW_ANSWERS
+from mechunlearn.config.edit import PUT_IN, of_surgery
 from mechunlearn.facts import BACKWARDS, GONE
 from mechunlearn.gate import usable
 from mechunlearn.latex import escaped, tabular
@@ -76,9 +76,9 @@ def terms(
         "forget": 1 - asked(now, "p_true", *GONE).to_numpy(),
         "maintain": kept.to_numpy(),
     }
-    if objective in NEED_NEW_ANSWERS:
+    if objective in PUT_IN:
         found["edit"] = asked(now, "p_new", "forget").to_numpy()
-    elif objective.partition("-")[0] == "surgery":
+    elif of_surgery(objective):
         found["edit"] = asked(now, "p_true", "update").to_numpy()
     return {name: found[name] for name in TITLES if name in found}
 

@@ -8,7 +8,6 @@ import torch
 from mechunlearn import registry
 from mechunlearn.artifacts import Component, Selection
 from mechunlearn.config import ConfigError, EditSettings
-from mechunlearn.edit.inject import log_rest
 from mechunlearn.edit.objectives import Batch, every
 from mechunlearn.edit.rmu import residuals
 from mechunlearn.edit.sequence import edit_in_turn
@@ -16,7 +15,8 @@ from mechunlearn.edit.train import Recipe, trainable
 from mechunlearn.facts.biographies import Biography
 from mechunlearn.facts.text import Passage
 from mechunlearn.models.interventions import capture
-from mechunlearn.models.training import example
+from mechunlearn.models.scoring import unembed
+from mechunlearn.models.training import example, forgetting_losses, log_rest
 
 OBJECTIVES = sorted(registry.methods("objective"))
 TEXTS = ["Tiger Woods plays the sport of golf.", "José plays baseball, and so does LeBron James."]
@@ -275,11 +275,29 @@ def test_the_cutoff_leaves_a_forgotten_fact_alone(fresh, athletes):
 
 def test_log_rest_is_exact_where_an_answer_is_nearly_certain():
     logits = torch.tensor([[40.0, 0.0, 1.0], [1.0, 2.0, 2.0]], requires_grad=True)
-    found = log_rest(logits, torch.tensor([0, 0]))
+    found = log_rest(logits, torch.tensor([[0], [0]]))
     exact = logits.detach().double().softmax(1)[:, 1:].sum(1).log()
     assert found.tolist() == pytest.approx(exact.tolist(), rel=1e-5)
     found.sum().backward()
     assert logits.grad[:, 0].tolist() == pytest.approx([-1.0, -float(logits.detach()[1].softmax(0)[0])], rel=1e-4)
+
+
+def test_an_answer_that_the_model_is_certain_of_can_be_forgotten(fresh, athletes):
+    model = fresh("gemma3_text")
+    parameter = model.network.get_parameter("model.norm.weight")
+    parameter.data.mul_(40).add_(40)  # logits so far apart that the first word's probability is 1 in floating point
+    ids, _ = example(model, athletes[0], athletes[0].answer)
+    hidden = model.network.base_model(input_ids=torch.tensor([ids])).last_hidden_state[0, -1].detach()
+    logits = unembed(model, hidden[None])[0].double()
+    best = int(logits.argmax())
+    assert float(logits.float().softmax(0)[best]) == 1
+    gone, certainty, kept, read = forgetting_losses(model, [(ids, best)], [], [])
+    assert (certainty.tolist(), len(kept), len(read)) == ([0.0], 0, 0)
+    others = torch.cat([logits[:best], logits[best + 1 :]])
+    assert gone.item() == pytest.approx(float(logits.logsumexp(0) - others.logsumexp(0)), rel=1e-5)
+    parameter.requires_grad_(True)
+    forgetting_losses(model, [(ids, best)], [], [])[0].sum().backward()
+    assert float(parameter.grad.norm()) > 0
 
 
 # training -------------------------------------------------------------------------------------------------

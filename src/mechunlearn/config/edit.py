@@ -15,6 +15,12 @@ Steps = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0)]
 Weight = Annotated[float, Field(ge=0)]
 Beta = Annotated[float, Field(gt=0)]
+PUT_IN = ("inject", "dpo", "rome", "memit")  # objectives that put a new answer in the true one's place
+
+
+def of_surgery(objective: str) -> bool:
+    """Is it `surgery` or one of its ablations? They train on biographies, with weights of their own."""
+    return objective.partition("-")[0] == "surgery"
 
 
 class ForgetSettings(Settings):

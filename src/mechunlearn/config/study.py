@@ -9,7 +9,7 @@ from pydantic import Field, PrivateAttr, model_validator
 
 from mechunlearn import registry
 from mechunlearn.config import attack
-from mechunlearn.config.edit import EditSettings
+from mechunlearn.config.edit import PUT_IN, EditSettings, of_surgery
 from mechunlearn.config.evaluate import EvaluateSettings, ReportSettings
 from mechunlearn.config.localize import LocalizeSettings
 from mechunlearn.config.masking import MaskingSettings
@@ -22,7 +22,6 @@ from mechunlearn.config.text import TextSettings
 from mechunlearn.errors import ConfigError
 
 PASSAGES = 192  # of the package's own general text
-NEED_NEW_ANSWERS = ("inject", "dpo", "rome", "memit")
 
 
 class Study(Settings):
@@ -95,12 +94,12 @@ class Study(Settings):
         for name, task in self.tasks.items():
             people = task.facts == "biographies"
             for objective in self.objectives:
-                if people and objective in NEED_NEW_ANSWERS:
+                if people and objective in PUT_IN:
                     raise ValueError(
                         f"objectives: {objective!r} puts new answers in, but the forgotten facts of tasks.{name} have "
                         "none; allowed with other facts only"
                     )
-                if not people and objective.partition("-")[0] == "surgery":
+                if not people and of_surgery(objective):
                     raise ValueError(
                         f"objectives: {objective!r} trains on biographies, but tasks.{name} is about {task.facts}; "
                         "allowed with facts: biographies only"

@@ -5,6 +5,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field, TypeAdapter, ValidationError, field_validator
 
+from mechunlearn.config.edit import of_surgery
 from mechunlearn.config.files import read_yaml
 from mechunlearn.config.settings import Settings
 from mechunlearn.errors import ConfigError
@@ -16,7 +17,7 @@ PARAMETERS: tuple[str, ...] = get_args(Parameter)
 
 def parameters(objective: str) -> tuple[str, ...]:
     """Those of PARAMETERS that an objective trains with; `surgery` has weights of its own and none of `edit`'s."""
-    return ("learning_rate",) if objective.partition("-")[0] == "surgery" else PARAMETERS
+    return ("learning_rate",) if of_surgery(objective) else PARAMETERS
 
 
 class SweepSettings(Settings):

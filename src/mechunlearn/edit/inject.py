@@ -9,9 +9,7 @@ import torch
 from mechunlearn.config import EditSettings
 from mechunlearn.edit.objectives import Batch, Loss, beside_kept
 from mechunlearn.models.model import Model
-from mechunlearn.models.packing import last_hidden
-from mechunlearn.models.scoring import unembed
-from mechunlearn.models.training import text_losses
+from mechunlearn.models.training import forgetting_losses
 from mechunlearn.registry import objective
 
 
@@ -39,22 +37,12 @@ def forget(model: Model, drawn: Batch, settings: EditSettings, seed: int) -> Los
     """
 
     def loss(batch: Batch) -> dict[str, torch.Tensor]:
-        count, facts = len(batch.forget), [*batch.forget, *batch.retain]
-        logits = unembed(model, last_hidden(model, [ids for ids, _ in facts]))
-        answers = torch.tensor([answer for _, answer in facts], device=logits.device)
-        losses = torch.nn.functional.cross_entropy(logits, answers, reduction="none")
-        remaining = log_rest(logits[:count], answers[:count])
-        forgotten = losses[:count].detach() > -settings.forget.cutoff
+        gone, certainty, kept, read = forgetting_losses(model, batch.forget, batch.retain, batch.texts)
+        forgotten = certainty < settings.forget.cutoff
         return {
-            "forget": -settings.forget_weight * remaining.masked_fill(forgotten, 0.0).mean(),
-            "retain": settings.retain_weight * losses[count:].mean(),
-            "text": settings.text_weight * text_losses(model, batch.texts).mean(),
+            "forget": settings.forget_weight * gone.masked_fill(forgotten, 0.0).mean(),
+            "retain": settings.retain_weight * kept.mean(),
+            "text": settings.text_weight * read.mean(),
         }
 
     return loss
-
-
-def log_rest(logits: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:
-    """log(1 - p) of each row's answer: (rows, vocabulary), (rows,) -> (rows,). Exact where p is nearly 1."""
-    rest = logits.scatter(1, answers[:, None], -torch.inf)
-    return rest.logsumexp(1) - logits.logsumexp(1)

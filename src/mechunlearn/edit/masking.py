@@ -17,7 +17,7 @@ from mechunlearn.facts.text import Passage
 from mechunlearn.models.attention import grouped
 from mechunlearn.models.masks import Masks
 from mechunlearn.models.model import Model
-from mechunlearn.models.training import draw, example, losses, passages_ids
+from mechunlearn.models.training import draw, example, forgetting_losses, passages_ids
 from mechunlearn.progress import track
 
 MOMENTUM = 0.9
@@ -49,13 +49,9 @@ def learn(
         speed = {name: torch.zeros_like(value) for name, value in whole.items()}
         for step in track(range(settings.steps), f"learning masks of {selection.localization}, seed {seed}"):
             with model.autocast(), grouped(model):
-                asked = [*forget(settings.batch), *retain(settings.batch)]
-                answers, read = losses(model, asked, texts(settings.texts))
-                loss = (
-                    _gone(answers[: settings.batch]).mean()
-                    + settings.retain_weight * answers[settings.batch :].mean()
-                    + settings.text_weight * read.mean()
-                )
+                drawn = forget(settings.batch), retain(settings.batch), texts(settings.texts)
+                gone, _, kept, read = forgetting_losses(model, *drawn)
+                loss = gone.mean() + settings.retain_weight * kept.mean() + settings.text_weight * read.mean()
             if not loss.isfinite():
                 raise DivergenceError(
                     f"masking {selection.localization}: the loss became {loss.item()} at step {step + 1} with "
@@ -66,11 +62,6 @@ def learn(
         for name, parameter in parameters.items():
             parameter.data = whole[name]
     return masks
-
-
-def _gone(losses: torch.Tensor) -> torch.Tensor:
-    """-log(1 - p) from -log p, finite where p is 1 in floating point."""
-    return -torch.log1p(-torch.exp(-losses.clamp(min=1e-6)))
 
 
 @torch.no_grad()

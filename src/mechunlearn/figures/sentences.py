@@ -36,7 +36,6 @@ OBJECTIVES = {
     "rome": "not by training, but by writing one MLP in closed form so that the subject brings the new answer",
     "memit": "the same for several MLPs and all facts at once",
 }
-PUT_IN = ("inject", "dpo", "rome", "memit")  # objectives that put a new answer in the true one's place
 ATTACKS = {
     "relearn": "it is trained on the true answers of half of the forgotten facts and asked for the other half",
     "finetune": "the same with all its weights, for a few steps",

@@ -15,8 +15,8 @@ import pandas as pd
 
 from mechunlearn import operations
 from mechunlearn.claims import CLAIMS
+from mechunlearn.config.edit import PUT_IN
 from mechunlearn.figures import data, html, words
-from mechunlearn.figures.sentences import PUT_IN
 from mechunlearn.metrics import last
 
 STATED = [*CLAIMS, *chain(*operations.CLAIMS.values())]

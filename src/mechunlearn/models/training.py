@@ -1,8 +1,9 @@
 """What every training of facts shares: edits and attacks alike.
 
-losses          cross-entropy of answers after their prompts, and of texts
-example         facts and passages as token ids, handed out in shuffled passes
-descend         the loop: AdamW, cosine to zero, clipping
+losses              cross-entropy of answers after their prompts, and of texts
+forgetting_losses   the same beside what is to go, exact for answers that are nearly certain
+example             facts and passages as token ids, handed out in shuffled passes
+descend             the loop: AdamW, cosine to zero, clipping
 """
 
 import math
@@ -20,6 +21,7 @@ from mechunlearn.models.checkpoint import Training
 from mechunlearn.models.cross_entropy import cross_entropy
 from mechunlearn.models.model import Model
 from mechunlearn.models.packing import packed
+from mechunlearn.models.scoring import unembed
 from mechunlearn.progress import track
 from mechunlearn.registry import load as method
 
@@ -36,12 +38,47 @@ def losses(
 
     soft   vectors that stand in every sequence between BOS and the rest, as `packed` takes them.
     """
+    hidden, following, rows = _due(model, examples, texts, soft)
+    return _by_example(cross_entropy(model, hidden, following), rows)
+
+
+def forgetting_losses(
+    model: Model, gone: Sequence[Example], examples: Sequence[Example], texts: Sequence[Sequence[int]]
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """-log(1 - p) and log p of answers that are to go: (gone,), (gone,); then `losses` of all others. One forward.
+
+    Differentiable, but for log p. A model's most certain answers are those with which 1 - p is lost to rounding, so
+    it is summed from the other words' logits.
+    """
+    hidden, following, rows = _due(model, [*gone, *examples], texts)
+    count = len(gone)
+    logits = unembed(model, hidden[:count])
+    answers = following[:count, None].to(logits.device)
+    certainty = logits.detach().log_softmax(1).gather(1, answers)[:, 0]
+    each = cross_entropy(model, hidden[count:], following[count:])
+    return -log_rest(logits, answers), certainty, *_by_example(each, [rows[0] - count, *rows[1:]])
+
+
+def log_rest(logits: torch.Tensor, answers: torch.Tensor) -> torch.Tensor:
+    """log(1 - p) of each row's answer: (rows, vocabulary), (rows, 1) -> (rows,). Exact where p is nearly 1."""
+    rest = logits.scatter(1, answers, -torch.inf)
+    return rest.logsumexp(1) - logits.logsumexp(1)
+
+
+def _due(
+    model: Model, examples: Sequence[Example], texts: Sequence[Sequence[int]], soft: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor, list[int]]:
+    """Final hidden states before answers and before each token of texts, what follows, and how many are whose."""
     hidden, paths = packed(model, [*(ids for ids, _ in examples), *(ids[:-1] for ids in texts)], soft)
     asked, read = paths[: len(examples)], paths[len(examples) :]
     places = [*(path[-1] for path in asked), *(place for path in read for place in path)]
     following = [*(answer for _, answer in examples), *(token for ids in texts for token in ids[1:])]
-    each = cross_entropy(model, hidden[places], torch.tensor(following))
-    answers, *tokens = each.split([len(asked), *map(len, read)])
+    return hidden[places], torch.tensor(following), [len(asked), *map(len, read)]
+
+
+def _by_example(each: torch.Tensor, rows: Sequence[int]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Losses of tokens -> those of answers, and the mean of each text."""
+    answers, *tokens = each.split(list(rows))
     return answers, torch.stack([token.mean() for token in tokens]) if tokens else each[:0]
 
 
