@@ -3,15 +3,19 @@
 import json
 import os
 import time
+from pathlib import Path
 
 import pandas as pd
 import pytest
 import yaml
+from safetensors.torch import load_file
 
-from mechunlearn import artifacts, footprint
+from mechunlearn import artifacts, footprint, registry
 from mechunlearn import study as layout
 from mechunlearn.config import load_study
+from mechunlearn.config.edit import of_surgery
 from mechunlearn.facts import MEASURED
+from mechunlearn.models.loading import load
 from tests import checkout
 
 pytestmark = pytest.mark.study
@@ -110,6 +114,47 @@ def test_a_new_learning_rate_reruns_its_own_cell_only(finished):
     (finished / "config/other.yaml").write_text(text.replace("nonlocalized: 3.0e-5", "nonlocalized: 2.0e-5"))
     jobs = checkout.planned(finished, config="config/other.yaml")
     assert (jobs["edit"], jobs["evaluate"], jobs["attack"]) == (1, 1, 4)
+
+
+def test_every_objective_edits_where_fact_lookup_points_and_everywhere(finished):
+    study = yaml.safe_load((finished / checkout.SMOKE).read_text())
+    names = {*registry.methods("objective"), *registry.methods("closed_form")} - {"inject"}  # which the study has
+    study["objectives"] = sorted(name for name in names if not of_surgery(name))
+    study["edit"] |= {"steps": 1, "batch": 2}
+    _edits(finished, study, "gemma-3-270m/sports-athlete-4")
+
+
+def test_every_variant_of_surgery_does_so_with_people(finished):
+    study = yaml.safe_load((finished / checkout.SMOKE).read_text())
+    study["objectives"] = sorted(name for name in registry.methods("objective") if of_surgery(name))
+    study["models"]["theta-pre"] = {"source": "trained:gemma-3-270m@pre"}
+    study["tasks"] = {"biographies": {"facts": "biographies"}}
+    study["biographies"] = {
+        **dict.fromkeys(("problematic", "obsolete", "retain", "kept", "wordings", "epochs"), 1),
+        "texts": 2,
+    }
+    study["edit"] |= {"steps": 1}
+    _edits(finished, study, "theta-pre/biographies")
+
+
+def _edits(folder, study, place):
+    """Make all edits of a study; each of its cells must have changed something, and only what it may."""
+    study |= {"localizations": ["fact-lookup", "nonlocalized"], "masking": {}}
+    (folder / "config/edits.yaml").write_text(yaml.safe_dump(study))
+    process = checkout.snakemake(folder, "edit_all", config="config/edits.yaml")
+    assert process.returncode == 0, process.stdout[-3000:] + process.stderr[-3000:]
+    home = folder / "results/smoke" / place
+    base = load(folder / "models" / Path(place).parent / "model.json").network.state_dict()
+    for localization in ("fact-lookup", "nonlocalized"):
+        deltas = [home / f"edits/{localization}/{name}/seed0/delta.safetensors" for name in study["objectives"]]
+        chosen = {
+            component.layer
+            for component in artifacts.read_selection(home / f"selection/{localization}.json").components
+        }
+        for delta in deltas:
+            edited = load_file(delta)
+            assert {int(name.split(".layers.")[1].split(".")[0]) for name in edited} <= chosen
+            assert any((tensor != base[name]).any() for name, tensor in edited.items()), delta
 
 
 def test_snakemakes_own_report_has_the_papers_chapters(finished, tmp_path):

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from mechunlearn.models.cross_entropy import NEGLIGIBLE, PART, unembedding
+from mechunlearn.models.cross_entropy import PART, unembedding
 from mechunlearn.models.model import Model
 
 
@@ -56,11 +56,8 @@ class _Side:
         return shares, shrink
 
     def embedded(self, shares: torch.Tensor, slopes: torch.Tensor | None, start: int) -> torch.Tensor:
-        """The part's embeddings weighted by (rows, words): (rows, d_model); 16 bits leave negligible words out."""
+        """The part's embeddings weighted by (rows, words): (rows, d_model)."""
         part, shares = self.weight[start : start + PART], shares if slopes is None else shares * slopes
-        if part.dtype != torch.float32:
-            read = (shares.abs() / self.total[:, None]).amax(0).ge(NEGLIGIBLE).nonzero()[:, 0]
-            shares, part = shares[:, read], part[read]
         return (shares.to(part.dtype) @ part).float()
 
 
