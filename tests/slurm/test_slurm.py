@@ -136,16 +136,16 @@ def test_nothing_is_left_to_do(run):
 
 def test_a_job_that_fails_is_reported_with_its_log(cluster, run):
     cell = "results/smoke/gemma-3-270m/sports-athlete-4"
-    selection = run.folder / cell / "selection/fact-lookup.json"
-    whole = selection.read_bytes()
-    selection.write_text("no selection")
+    delta = run.folder / cell / "edits/fact-lookup/inject/seed0/delta.safetensors"
+    whole = delta.read_bytes()
+    delta.write_text("no tensors")
     try:
-        target = f"{cell}/edits/fact-lookup/inject/seed0/delta.safetensors"
+        target = f"{cell}/measurements/fact-lookup/inject.parquet"
         code, output = finish(start(run.folder, cluster, "--retries", "0", target), run.folder)
     finally:
-        selection.write_bytes(whole)
+        delta.write_bytes(whole)
     assert code == 1
     assert "SLURM status is: 'FAILED'" in output
-    assert "logs/smoke/edit/gemma-3-270m/sports-athlete-4" in output
+    assert "logs/smoke/evaluate/gemma-3-270m/sports-athlete-4" in output
     assert "mechunlearn: " in output  # the log's own sentence
-    assert "selection/fact-lookup.json" in output
+    assert "delta.safetensors" in output

@@ -12,6 +12,7 @@ from mechunlearn.models.packing import last_hidden
 from mechunlearn.models.scoring import score, text_hidden, text_scores, unembed
 
 TEXTS = ["José Altuve plays", "the sport of baseball, " * 7, "Question: What sport does Babe Ruth play?"]
+AMX = torch.cpu.get_capabilities().get("amx_bf16", False)
 NUMBERS = ("p_true", "p_new", "p_options")
 
 
@@ -169,6 +170,7 @@ def test_a_sequence_has_the_bits_in_company_that_it_has_alone(fresh, lengths):
             assert torch.equal(hidden, alone), len(sequences[index])
 
 
+@pytest.mark.skipif(AMX, reason="AMX rounds products by how many rows they have (docs/decisions.md)")
 def test_padding_within_a_kind_leaves_the_bits_of_attention():
     """Heads as wide as Gemma's, which show more of what the kernel does than those of tiny models."""
     torch.manual_seed(0)
