@@ -209,10 +209,10 @@ def test_rmu_against_hooks(fresh, athletes, architecture):
 def test_rmu_runs_no_layer_above_the_one_it_steers(tiny):
     model, seen = tiny("llama"), []
     handles = [
-        model.network.get_submodule(model.layout.module(layer)).register_forward_hook(
-            lambda *_, layer=layer: seen.append(layer)
+        model.network.get_submodule(model.layout.module(part.layer, part.kind)).register_forward_hook(
+            lambda *_, part=part: seen.append(part.layer)
         )
-        for layer in range(model.layout.layers)
+        for part in model.layout.all("attention", "mlp")
     ]
     try:
         residuals(model, 1, [[2, 3, 4]], 1)

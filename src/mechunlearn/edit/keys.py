@@ -15,7 +15,6 @@ what it puts out, before any norm that follows. Gates and norms therefore make n
 import hashlib
 import random
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import torch
@@ -25,7 +24,7 @@ from mechunlearn.config import ClosedFormSettings
 from mechunlearn.errors import ConfigError
 from mechunlearn.facts import Fact, Prompt
 from mechunlearn.facts.text import Passage
-from mechunlearn.models.interventions import Part, capture, patch
+from mechunlearn.models.interventions import Part, capture, skip
 from mechunlearn.models.model import Model
 from mechunlearn.models.scoring import KeysValues, at_last, cached, pad
 from mechunlearn.registry import load as method
@@ -178,11 +177,11 @@ def remember(model: Model, parts: Sequence[Component], passages: Sequence[Passag
     sides: list[Part] = [(matrix(model, part)[1], "input") for part in missing]
     sequences = sorted((model.encode(passage.text) for passage in passages), key=len)
     sums = [torch.zeros(()) for _ in missing]
-    deepest = max((part.layer, side[0]) for part, side in zip(missing, sides, strict=True))[1]
+    above = range(max(part.layer for part in missing) + 1, model.layout.layers)
     for start in range(0, len(sequences), 16):
         ids, lengths = pad(sequences[start : start + 16], model.device)
-        with capture(model, sides) as seen, suppress(_Enough), patch(model, {deepest: _enough}):
-            model.network.base_model(input_ids=ids)
+        with skip(model, above), capture(model, sides) as seen:
+            model.network.base_model(input_ids=ids, use_cache=False)
         for index, side in enumerate(sides):
             real = torch.arange(ids.shape[1], device=seen[side].device)[None] < lengths.to(seen[side].device)[:, None]
             keys = seen[side][real].float()
@@ -195,14 +194,6 @@ def _home(model: Model, passages: Sequence[Passage]) -> tuple[str, str]:
     """The hashes of base model and text."""
     text = hashlib.sha256("\0".join(passage.text for passage in passages).encode()).hexdigest()
     return model.manifest.sha256, text
-
-
-class _Enough(Exception):
-    """Nothing behind this layer is needed."""
-
-
-def _enough(output: torch.Tensor) -> torch.Tensor:
-    raise _Enough
 
 
 @torch.no_grad()

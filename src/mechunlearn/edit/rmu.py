@@ -5,7 +5,6 @@ residuals   hidden states behind a layer
 """
 
 from collections.abc import Sequence
-from contextlib import suppress
 
 import torch
 from torch.nn.functional import mse_loss, normalize
@@ -13,7 +12,7 @@ from torch.nn.functional import mse_loss, normalize
 from mechunlearn.config import EditSettings
 from mechunlearn.edit.objectives import Batch, Loss, remembered
 from mechunlearn.errors import ConfigError
-from mechunlearn.models.interventions import patch
+from mechunlearn.models.interventions import patch, skip
 from mechunlearn.models.model import Model
 from mechunlearn.models.scoring import common_prefix, pad
 from mechunlearn.registry import objective
@@ -66,18 +65,15 @@ def residuals(model: Model, layer: int, sequences: Sequence[Sequence[int]], star
     """
     seen: list[torch.Tensor] = []
 
-    def stop(hidden: torch.Tensor) -> torch.Tensor:
+    def see(hidden: torch.Tensor) -> torch.Tensor:
         seen.append(hidden)
-        raise _Reached
+        return hidden
 
     inputs, lengths = pad(sequences, model.device)
-    with suppress(_Reached), patch(model, {model.layout.module(layer): stop}):
-        model.network.base_model(input_ids=inputs)
+    above = range(layer + 1, model.layout.layers)
+    with skip(model, above), patch(model, {model.layout.module(layer): see}):
+        model.network.base_model(input_ids=inputs, use_cache=False)
     return [row[start:length].float() for row, length in zip(seen[0], lengths.tolist(), strict=True)]
-
-
-class _Reached(Exception):
-    """The layer has been run."""
 
 
 def _layer(model: Model, wanted: int | None) -> int:
