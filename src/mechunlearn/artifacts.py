@@ -158,14 +158,15 @@ def read_table(path: str | Path, columns: Iterable[str] = ()) -> pd.DataFrame:
 def write_facts(path: str | Path, facts: Sequence[Fact], p_answer: Sequence[float], rank: Sequence[int]) -> None:
     """Write facts with their roles beside the base model's P(answer) and the answer's rank."""
     table = pd.DataFrame([asdict(fact) for fact in facts])
-    blocks = ["block"] if any(fact.block for fact in facts) else []
-    write_table(path, table.assign(p_answer=list(p_answer), rank=list(rank))[[*FACT_COLUMNS, *blocks]])
+    further = [name for name in ("block", "paraphrases") if any(getattr(fact, name) for fact in facts)]
+    write_table(path, table.assign(p_answer=list(p_answer), rank=list(rank))[[*FACT_COLUMNS, *further]])
 
 
 def read_facts(path: str | Path, *roles: str) -> list[Fact]:
     """Facts in file order, all or those of the roles given."""
     table = read_table(path, FACT_COLUMNS)
-    table["options"] = table["options"].map(tuple)
+    for name in {"options", "paraphrases"} & set(table):
+        table[name] = table[name].map(tuple)
     rows = table.drop(columns=["p_answer", "rank"]).to_dict("records")
     facts = [Fact(**{str(key): value for key, value in row.items()}) for row in rows]
     return [fact for fact in facts if not roles or fact.role in roles]

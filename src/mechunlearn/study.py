@@ -24,6 +24,7 @@ results/STUDY/figures/scaling.svg                      where tasks differ in how
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -241,10 +242,10 @@ def check_files(study: Study) -> None:
         if path and set(path) & set("{}"):
             raise ArtifactError(f"{key} is {path!r}: a path with braces cannot be passed on; rename the file.")
     for name, task in study.tasks.items():
-        _check_facts(name, task)
+        _check_facts(name, task, study.asked(name))
 
 
-def _check_facts(name: str, task: TaskSettings) -> None:
+def _check_facts(name: str, task: TaskSettings, formats: Sequence[str]) -> None:
     """Raise ArtifactError where a task asks for more, or for others, than its facts are, as far as they are at hand."""
     path = {
         "own": task.path,
@@ -258,6 +259,10 @@ def _check_facts(name: str, task: TaskSettings) -> None:
         raise ArtifactError(
             f"tasks.{name}.forget is {task.forget}: `{task.facts}` has {len(facts)} facts, of which two must be kept; "
             f"allowed: at most {len(facts) - 2}."
+        )
+    if "paraphrase" in formats and not any(fact.paraphrases for fact in facts):
+        raise ArtifactError(
+            f"evaluate.elicitations has paraphrase, but no fact of tasks.{name} has paraphrases; allowed where some do."
         )
     answers = {fact.answer for fact in facts}
     for key, value, known in (

@@ -13,9 +13,12 @@ from typer.testing import CliRunner
 
 from mechunlearn import artifacts
 from mechunlearn.cli import app
-from mechunlearn.errors import FactError
+from mechunlearn.config import validate_study
+from mechunlearn.errors import ArtifactError, FactError
 from mechunlearn.facts import Fact, own, sports
 from mechunlearn.facts.completion import completion
+from mechunlearn.registry import load as method
+from mechunlearn.study import check_files
 
 ROOT = Path(__file__).parents[2]
 ENDINGS = ["csv", "jsonl"]
@@ -424,3 +427,30 @@ def test_reading_facts_needs_no_torch():
     code = "import sys, mechunlearn.facts.own, mechunlearn.facts.planted; print('torch' in sys.modules)"
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert printed.strip() == "False"
+
+
+def test_facts_are_asked_in_their_own_other_wordings(write):
+    other = ["{} is governed from", "Of all cities in {}, the capital is"]
+    france, japan = own.read(write([{**FRANCE, "paraphrases": other}, JAPAN]))
+    asked = method("elicitation", "paraphrase")(france)
+    assert [prompt.text for prompt in asked] == [wording.replace("{}", "France") for wording in other]
+    assert [prompt.text[slice(*prompt.subject)] for prompt in asked] == ["France", "France"]
+    assert method("elicitation", "paraphrase")(japan) == []
+
+
+def test_paraphrases_are_asked_for_only_where_a_fact_has_some(write):
+    study = {
+        "study": "some",
+        "models": {"m": {"source": "path:m"}},
+        "localizations": ["nonlocalized"],
+        "evaluate": {"elicitations": ["completion", "paraphrase"]},
+    }
+
+    def check(**more):
+        rows = [{**FRANCE, **more}, JAPAN, {**JAPAN, "subject": "Peru", "answer": "Lima"}]
+        own_facts = {"t": {"facts": "own", "path": str(write(rows)), "forget": 1}}
+        check_files(validate_study({**study, "tasks": own_facts}))
+
+    check(paraphrases=["{} is governed from"])
+    with pytest.raises(ArtifactError, match=r"evaluate.elicitations has paraphrase, but no fact of tasks.t"):
+        check()

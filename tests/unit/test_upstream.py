@@ -114,6 +114,17 @@ def test_the_original_is_read_with_all_that_it_asks(tmp_path):
     assert [list(texts) for texts in (asked.paraphrases, asked.neighborhood, asked.attribute, asked.generation)] == [
         *PROMPTS.values()
     ]
+    asked_again = method("elicitation", "paraphrase")(fact)
+    assert [(prompt.text, prompt.order) for prompt in asked_again] == [
+        (text, number) for number, text in enumerate(PROMPTS["paraphrase_prompts"])
+    ]
+    assert all(prompt.text[slice(*prompt.subject)] == "Ona Vell" for prompt in asked_again)
+
+
+def test_of_a_paraphrase_the_last_mention_is_the_subject_and_one_without_it_is_left_out(tmp_path):
+    texts = ["Ona Vell sings. Ona Vell lives in", "She lives in", "{} and Ona Vell live in"]
+    (asked,) = counterfact(written(tmp_path / "counterfact.json", [ORIGINAL | {"paraphrase_prompts": texts}]))
+    assert asked.fact.paraphrases == ("Ona Vell sings. {} lives in",)
 
 
 @pytest.mark.parametrize("ending", [".csv", ".parquet", ".json", ".jsonl", ".jsonl.zst"])
@@ -496,6 +507,7 @@ def test_the_authors_counterfact_is_read():
         assert (prompt.options[prompt.true], prompt.options[prompt.new]) == (row["target_true"], row["target_false"])
         lengths = map(len, (asked.paraphrases, asked.neighborhood, asked.attribute, asked.generation))
         assert list(lengths) == [2, 10, 10, 10]
+        assert len(asked.fact.paraphrases) == 2
 
 
 def test_the_authors_choices_are_read():

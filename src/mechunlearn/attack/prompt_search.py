@@ -75,12 +75,15 @@ def asked(model: Model, facts: Sequence[Fact], name: str) -> Rows:
 
 
 def accuracy(rows: Rows, facts: set[str]) -> float:
-    """P(true answer) among the options, averaged over each fact's orders, then over these facts."""
+    """P(true answer) among the options, averaged over each fact's orders, then over those of the facts that have rows.
+
+    0 where none has: some formats ask some facts only.
+    """
     shares: dict[str, list[float]] = {}
     for row in rows:
         if row["fact"] in facts:
             shares.setdefault(row["fact"], []).append(row["p_true"] / row["p_options"] if row["p_options"] else 0.0)
-    return fmean(map(fmean, shares.values()))
+    return fmean(map(fmean, shares.values())) if shares else 0.0
 
 
 def best(shares: Mapping[str, float]) -> str:

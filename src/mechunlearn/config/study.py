@@ -144,6 +144,7 @@ class Study(Settings):
             "with_options",
             {"planted": "sports", "sports-upstream": "sports"}.get(facts, facts),
             *(["reverse"] if facts in ("sports", "sports-upstream", "counterfact") else []),
+            *(["reworded"] if facts in ("own", "counterfact-upstream") else []),
         )
         return [name for name in self.evaluate.elicitations if modules[name].rpartition(".")[2] in own]
 

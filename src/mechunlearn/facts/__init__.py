@@ -31,6 +31,7 @@ class Fact:
               `forget-train`, edits train on these and leave those to `forget` for measuring; `obsolete` facts of a
               biography are to be forgotten for those of `update`
     block     which block of a sequential task a fact to forget belongs to, from 1; 0 where there are none
+    paraphrases   other wordings that the fact brings along, each with one `{}` like `prompt`
     """
 
     id: str
@@ -42,6 +43,7 @@ class Fact:
     new_answer: str = ""
     role: str = ""
     block: int = 0
+    paraphrases: tuple[str, ...] = ()
 
     def with_role(self, role: str, new_answer: str = "", block: int = 0) -> "Fact":
         """The same fact in a task."""

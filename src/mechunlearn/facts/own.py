@@ -11,6 +11,7 @@ import io
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -51,6 +52,10 @@ class Row(BaseModel):
         default=(), description="other answers, in CSV with ; between them, in JSONL as a list; each " + LINE
     )
     new_answer: Line = Field(default="", description=f"{LINE}, and not the answer itself")
+    paraphrases: tuple[Annotated[str, AfterValidator(_one_place)], ...] = Field(
+        default=(),
+        description="other prompts, in CSV with ; between them, in JSONL as a list; each like the first",
+    )
 
     @field_validator("new_answer")
     @classmethod
@@ -61,10 +66,11 @@ class Row(BaseModel):
 
 
 FIELDS = tuple(Row.model_fields)
+LISTS = {"alternatives", "paraphrases"}
 REQUIRED = tuple(name for name, field in Row.model_fields.items() if field.is_required())
 CAPITAL, LANGUAGE = "The capital of {} is the city of", "The official language of {} is"
 EXAMPLE = (
-    Row(subject="France", prompt=CAPITAL, answer="Paris", relation="capital"),
+    Row(subject="France", prompt=CAPITAL, answer="Paris", relation="capital", paraphrases=("{} is governed from",)),
     Row(subject="Egypt", prompt=CAPITAL, answer="Cairo", relation="capital", new_answer="Rome"),
     Row(subject="Canada", prompt=CAPITAL, answer="Ottawa", relation="capital", alternatives=("Toronto", "Montreal")),
     Row(subject="France", prompt=LANGUAGE, answer="French", relation="language"),
@@ -100,7 +106,8 @@ def read(path: str | Path) -> list[Fact]:
         if len(options) < 2 and (row.alternatives or alone):
             text = f"answer is {_shown(row.answer)}, with nothing to choose it from; allowed: with alternatives, "
             mistakes.append((number, f"{text}a new_answer, or other answers in the relation {_shown(relation)}"))
-        facts.append(Fact(ids[number], row.subject, relation, row.answer, row.prompt, options, row.new_answer))
+        fact = Fact(ids[number], row.subject, relation, row.answer, row.prompt, options, row.new_answer)
+        facts.append(replace(fact, paraphrases=row.paraphrases))
     if mistakes:
         _refuse(path, mistakes)
     return facts
@@ -116,7 +123,7 @@ def example(path: str | Path) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, FIELDS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(row | {"alternatives": ";".join(row.get("alternatives", ()))} for row in rows)
+    writer.writerows(row | {name: ";".join(row[name]) for name in LISTS & set(row)} for row in rows)
     return text.getvalue()
 
 
@@ -147,8 +154,7 @@ def _csv(path: str | Path) -> tuple[Records, Mistakes]:
                 mistakes.append((number, text))
             elif any(cells):
                 record: dict[str, Any] = {name: cell for name, cell in zip(header, cells, strict=True) if cell}
-                if "alternatives" in record:
-                    record["alternatives"] = [part.strip() for part in record["alternatives"].split(";")]
+                record |= {name: [part.strip() for part in record[name].split(";")] for name in LISTS & set(record)}
                 records[number] = record
     except csv.Error as error:
         mistakes.append((number + 1, f"is not CSV ({error}), so nothing from here on was read"))

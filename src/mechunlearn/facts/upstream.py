@@ -80,7 +80,8 @@ def counterfact(source: str | Path, choices: str | Path | None = None) -> list[A
         if case in multiple:
             fact = _among(where, fact, multiple[case], f"{choices}, prompt_id {case}")
         names = ("paraphrase_prompts", "neighborhood_prompts", "attribute_prompts", "generation_prompts")
-        found[case] = Asked(fact, case, *(_texts(where, row, name) for name in names))
+        texts = [_texts(where, row, name) for name in names]
+        found[case] = Asked(replace(fact, paraphrases=_wordings(fact, texts[0])), case, *texts)
     return list(found.values())
 
 
@@ -182,6 +183,12 @@ def _column(where: str, row: dict[str, Any]) -> Fact:
 
 def _fact(where: str, row: dict[str, Any], prompt: str, true: str, new: str) -> Fact:
     return Fact("", _text(where, row, "subject"), _text(where, row, "relation_id"), true, prompt, (true, new), new)
+
+
+def _wordings(fact: Fact, paraphrases: Iterable[str]) -> tuple[str, ...]:
+    """Those paraphrases that name the subject: in the last place, for other sentences come first, it becomes `{}`."""
+    parts = [text.rpartition(fact.subject) for text in paraphrases if "{}" not in text]
+    return tuple(f"{before}{{}}{after}" for before, subject, after in parts if subject)
 
 
 def _among(where: str, fact: Fact, choice: Choice, named: str) -> Fact:

@@ -48,6 +48,7 @@ ELICITATIONS = {
     "question": "Chatbot question",
     "profession": "Rephrased: profession",
     "famous": "Rephrased: fame",
+    "paraphrase": "Rephrased",
     **{f"paraphrase-{number}": f"Rephrased, {number}" for number in (1, 2, 3)},
     "few-shot": "After other facts",
     "system-expert": "System line: expert",
