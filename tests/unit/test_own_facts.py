@@ -447,8 +447,8 @@ def test_paraphrases_are_asked_for_only_where_a_fact_has_some(write):
     }
 
     def check(**more):
-        rows = [{**FRANCE, **more}, JAPAN, {**JAPAN, "subject": "Peru", "answer": "Lima"}]
-        own_facts = {"t": {"facts": "own", "path": str(write(rows)), "forget": 1}}
+        others = [{**JAPAN, "subject": name, "answer": name[::-1]} for name in ("Peru", "Chile")]
+        own_facts = {"t": {"facts": "own", "path": str(write([{**FRANCE, **more}, JAPAN, *others])), "forget": 2}}
         check_files(validate_study({**study, "tasks": own_facts}))
 
     check(paraphrases=["{} is governed from"])
