@@ -130,10 +130,12 @@ def test_every_variant_of_surgery_does_so_with_people(finished):
     study["models"]["theta-pre"] = {"source": "trained:gemma-3-270m@pre"}
     study["tasks"] = {"biographies": {"facts": "biographies"}}
     study["biographies"] = {
-        **dict.fromkeys(("problematic", "obsolete", "retain", "kept", "wordings", "epochs"), 1),
-        "texts": 2,
+        **dict.fromkeys(("problematic", "obsolete", "retain", "kept", "texts"), 2),
+        **dict.fromkeys(("wordings", "epochs"), 1),
     }
+    study["localize"] = {"layers": {"fact-lookup": {"mlps": [3]}}}  # of people who are hardly known none would be found
     study["edit"] |= {"steps": 1}
+    study["evaluate"] |= {"elicitations": ["completion"]}
     _edits(finished, study, "theta-pre/biographies")
 
 
