@@ -25,6 +25,7 @@ from mechunlearn import artifacts, published, registry, report, timing
 from mechunlearn import study as layout
 from mechunlearn.claims import OBJECTIVE
 from mechunlearn.config import validate_study
+from mechunlearn.config.edit import PUT_IN
 from mechunlearn.figures import (
     agreement,
     data,
@@ -58,7 +59,7 @@ shown = [(model, task) for model, task in cells if model not in hidden]
 path = folder / "planted.csv"
 ranks = artifacts.read_table(path, artifacts.PLANTED_COLUMNS) if path.is_file() else None
 of_people = {name for name, task in study.tasks.items() if task.facts == "biographies"}
-edits, new = bool(study.objectives), [name for name in study.objectives if name in sentences.PUT_IN]
+edits, new = bool(study.objectives), [name for name in study.objectives if name in PUT_IN]
 path = folder / "costs.csv"
 spent = artifacts.read_table(path, COSTS) if path.is_file() else None
 
