@@ -61,7 +61,7 @@ def summary(found: Sequence[dict[str, Any]]) -> str:
 
 
 def answer(metrics: pd.DataFrame, objective: str) -> str:
-    """Where edits hold best in the format in which they hold least, and where least comes back by relearning.
+    """Where edits hold best in the format in which they hold least, and where relearning brings back least and most.
 
     Of objectives without new answers that is where the true one is least likely.
     """
@@ -84,6 +84,8 @@ def answer(metrics: pd.DataFrame, objective: str) -> str:
         text.append(
             "After relearning, least of the true answer comes back for " + _winner(metrics, "p_true", False, **where)
         )
+        worst = data.pick(metrics, "p_true", **where).sort_values("value").iloc[-1]
+        text.append(f"Most comes back for {words.quoted(worst.localization)} ({words.row(worst)}).")
     return " ".join(text)
 
 
