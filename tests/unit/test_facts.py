@@ -31,7 +31,7 @@ SPORTS_ONLY, CONTEXTS = ["famous", "profession", "question"], ["few-shot", "syst
 ELICITATIONS = sorted(
     name
     for name, module in methods("elicitation").items()
-    if not module.endswith((".counterfact", ".reverse", ".biographies"))
+    if not module.endswith((".counterfact", ".reverse", ".reworded", ".biographies"))
 )
 
 
