@@ -120,7 +120,8 @@ def test_every_objective_edits_where_fact_lookup_points_and_everywhere(finished)
     study = yaml.safe_load((finished / checkout.SMOKE).read_text())
     names = {*registry.methods("objective"), *registry.methods("closed_form")} - {"inject"}  # which the study has
     study["objectives"] = sorted(name for name in names if not of_surgery(name))
-    study["edit"] |= {"steps": 1, "batch": 2}
+    study["edit"] |= {"steps": 1, "batch": 2, "learning_rate": 1e-5, "learning_rates": {"nonlocalized": 2e-6}}
+    study["edit"] |= {"rmu": {"alpha": 5, "steering": 2}}
     _edits(finished, study, "gemma-3-270m/sports-athlete-4")
 
 
