@@ -146,6 +146,6 @@ def test_a_job_that_fails_is_reported_with_its_log(cluster, run):
         delta.write_bytes(whole)
     assert code == 1
     assert "SLURM status is: 'FAILED'" in output
-    assert "logs/smoke/evaluate/gemma-3-270m/sports-athlete-4" in output
+    assert "logs/smoke/evaluate/gemma-3-270m-sports-athlete-4" in output
     assert "mechunlearn: " in output  # the log's own sentence
     assert "delta.safetensors" in output

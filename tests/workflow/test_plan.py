@@ -99,7 +99,7 @@ def test_a_study_of_localization_alone_selects_draws_and_what_is_given_by_hand(f
     layers = {"gemma.7b-ct": {"mlps": [1, 2], "attention": [3], "heads": [[5, 0]]}, "fact-lookup": {"mlps": [2, 3]}}
     names = ["gemma.7b-ct", "random-2", "random-mlps-13", "causal-tracing"]
     change = {"localizations": names, "objectives": [], "attacks": [], "localize": {"layers": layers}}
-    study.pop("sweep")  # it names a localization that this study hasn't
+    study |= {"sweep": {}, "masking": {}}  # which name a localization that this study has not
     (fresh / "config" / "hand.yaml").write_text(yaml.safe_dump({**study, "edit": {}, **change}))
     jobs = checkout.planned(fresh, config="config/hand.yaml")
     (fresh / "config" / "hand.yaml").unlink()
