@@ -118,7 +118,7 @@ def test_a_new_learning_rate_reruns_its_own_cell_only(finished):
 
 def test_every_objective_edits_where_fact_lookup_points_and_everywhere(finished):
     study = yaml.safe_load((finished / checkout.SMOKE).read_text())
-    names = {*registry.methods("objective"), *registry.methods("closed_form")} - {"inject"}  # which the study has
+    names = set(registry.edits()) - {"inject"}  # which the study has
     study["objectives"] = sorted(name for name in names if not of_surgery(name))
     study["edit"] |= {"steps": 1, "batch": 2, "learning_rate": 1e-5, "learning_rates": {"nonlocalized": 2e-6}}
     study["edit"] |= {"rmu": {"alpha": 5, "steering": 2}}
