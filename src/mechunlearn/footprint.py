@@ -26,6 +26,7 @@ from mechunlearn.models.sources import read_manifest
 
 LIBRARIES = 1.0e9  # bytes: Python, torch, transformers, the tokenizer of a large vocabulary
 COPIES = 16  # bytes that training keeps for each value a layer computes for a token: four copies of 32 bits
+ENTERING = 4  # bytes of each value of the residual stream that enters a layer
 TRAINED = 16  # bytes a trained weight: itself, its gradient, two moments of AdamW, 32 bits each
 KEPT = 12  # bytes a trained weight in a checkpoint: itself and two moments
 MASKED = 20  # bytes a masked weight: as it was and as it is, its gradient, the mask, the momentum
@@ -46,6 +47,7 @@ class Size:
     adapter         parameters of LoRA adapters of rank 1 on all of these
     values          what a layer computes for one token: twice the residual stream, what the heads put out, twice the
                     MLP's neurons
+    width           of the residual stream
     """
 
     weights: int = 0
@@ -54,6 +56,7 @@ class Size:
     mlp: int = 0
     adapter: int = 0
     values: int = 0
+    width: int = 0
 
     @property
     def matrices(self) -> int:
@@ -113,6 +116,7 @@ def size_of(manifest: str | Path) -> Size:
         mlp=sum(prod(layout.shapes[name]) for name in layout.tensors(Component(0, "mlp"))),
         adapter=sum(map(sum, layout.shapes.values())),
         values=2 * width + layout.heads * layout.head_size + 2 * layout.width,
+        width=width,
     )
 
 
@@ -164,9 +168,15 @@ def of_reading(size: Size, settings: BiographySettings) -> Work:
 
 
 def memory(size: Size, work: Work) -> float:
-    """Bytes on the device that computes: weights, what training adds to them, activations."""
-    layers = size.layers if work.layers is None else work.layers
-    activations = COPIES * size.values * max(work.kept * layers, work.at_once)
+    """Bytes on the device that computes: weights, what training adds to them, activations.
+
+    On a GPU those of one layer, and what enters each (models/recompute.py).
+    """
+    layers, whole = size.layers if work.layers is None else work.layers, COPIES * size.values
+    if size.weights >= LARGE:
+        activations = whole * max(work.kept, work.at_once) + ENTERING * size.width * work.kept * layers
+    else:
+        activations = whole * max(work.kept * layers, work.at_once)
     return size.weights + work.trained * work.each + activations
 
 

@@ -19,7 +19,9 @@ from tests import checkout
 
 PEAKS = pd.read_csv(Path(__file__).parent / "measured_peaks.csv", keep_default_na=False)
 SMALL = Size(536_223_056, 18, attention=1_638_400, mlp=3_932_160, adapter=237_312, values=6400)  # Gemma 3 270M
-LARGE = Size(18_483_000_000, 42, 44_040_192, 154_140_672, 3_096_576, 2 * 3584 + 16 * 256 + 2 * 14336)  # Gemma 2 9B
+LARGE = Size(
+    18_483_000_000, 42, 44_040_192, 154_140_672, 3_096_576, 2 * 3584 + 16 * 256 + 2 * 14336, 3584
+)  # Gemma 2 9B
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +70,8 @@ def test_memory_by_hand():
     work = Work(trained=10, kept=100, layers=3, at_once=7)
     assert footprint.memory(Size(weights=1000, layers=9, values=5), work) == 1000 + 10 * 16 + 100 * 3 * 5 * 16
     assert footprint.memory(Size(weights=1000, layers=9, values=5), Work(at_once=7)) == 1000 + 7 * 5 * 16
+    large = Size(weights=10**10, layers=9, values=5, width=2)
+    assert footprint.memory(large, work) == 10**10 + 10 * 16 + 100 * 5 * 16 + 100 * 3 * 2 * 4
 
 
 def test_gpus_are_asked_for_by_large_models_only():

@@ -11,6 +11,7 @@ from mechunlearn.models import cross_entropy as module
 from mechunlearn.models.attention import grouped
 from mechunlearn.models.cross_entropy import cross_entropy
 from mechunlearn.models.interventions import capture
+from mechunlearn.models.recompute import recomputed
 from mechunlearn.models.training import answer_losses, example, losses
 
 SELECTIONS = {
@@ -60,6 +61,28 @@ def test_losses_and_gradients_are_those_of_the_whole_network(fresh, family, comp
             with torch.no_grad():
                 for parameter in moving:
                     parameter += 0.1 * torch.randn_like(parameter)
+
+
+@pytest.mark.parametrize("components", SELECTIONS.values(), ids=SELECTIONS)
+def test_activations_computed_again_give_the_same_gradients_and_keep_less(fresh, family, components):
+    model = fresh(family)
+    examples = [(ids, 500 + number) for number, ids in enumerate(PROMPTS)]
+
+    def kept(always):
+        """Gradients, and the numbers that were kept for them beyond what enters a layer."""
+        sizes = []
+        counted = torch.autograd.graph.saved_tensors_hooks(lambda it: sizes.append(it.numel()) or it, lambda it: it)
+        with counted, recomputed(model, always):
+            found = losses(model, examples, TEXTS)
+        return gradients(moving, found), sum(sizes)
+
+    with trainable(model, Selection("", components, 0, 0, 0)) as parameters:
+        moving = list(parameters.values())
+        (expected, most), (found, least) = kept(False), kept(True)
+        for right, other in zip(expected, found, strict=True):
+            torch.testing.assert_close(other, right, rtol=1e-5, atol=1e-6 * right.abs().max().item())
+        assert least < (0.5 if min(each.layer for each in components) < 2 else 1) * most
+    assert all("forward" not in layer.__dict__ for layer in model.network.modules())
 
 
 def test_attention_by_plain_products_ends_with_its_block(fresh, family):

@@ -14,10 +14,9 @@ from mechunlearn.edit.train import trainable
 from mechunlearn.errors import DivergenceError
 from mechunlearn.facts import Fact, trained
 from mechunlearn.facts.text import Passage
-from mechunlearn.models.attention import grouped
 from mechunlearn.models.masks import Masks
 from mechunlearn.models.model import Model
-from mechunlearn.models.training import draw, example, forgetting_losses, passages_ids
+from mechunlearn.models.training import computing, draw, example, forgetting_losses, passages_ids
 from mechunlearn.progress import track
 
 MOMENTUM = 0.9
@@ -48,7 +47,7 @@ def learn(
         masks = {name: torch.ones_like(value) for name, value in whole.items()}
         speed = {name: torch.zeros_like(value) for name, value in whole.items()}
         for step in track(range(settings.steps), f"learning masks of {selection.localization}, seed {seed}"):
-            with model.autocast(), grouped(model):
+            with computing(model):
                 drawn = forget(settings.batch), retain(settings.batch), texts(settings.texts)
                 gone, _, kept, read = forgetting_losses(model, *drawn)
                 loss = gone.mean() + settings.retain_weight * kept.mean() + settings.text_weight * read.mean()

@@ -21,12 +21,11 @@ from mechunlearn.errors import DivergenceError
 from mechunlearn.facts import Fact, trained
 from mechunlearn.facts.biographies import Biography
 from mechunlearn.facts.text import Passage
-from mechunlearn.models.attention import grouped
 from mechunlearn.models.checkpoint import NOWHERE, Training
 from mechunlearn.models.frozen import frozen
 from mechunlearn.models.masks import region
 from mechunlearn.models.model import Model
-from mechunlearn.models.training import descend, draw, example, passages_ids
+from mechunlearn.models.training import computing, descend, draw, example, passages_ids
 from mechunlearn.registry import load as method
 from mechunlearn.registry import methods
 
@@ -93,7 +92,7 @@ def train(model: Model, recipe: Recipe, training: Training | None = None) -> tup
     batches = [batch() for _ in range(settings.steps)]
     upcoming = iter(batches[len(training.rows) :])
     with trainable(model, selection) as parameters:
-        with model.autocast(), grouped(model):
+        with computing(model):
             loss: Loss = method("objective", recipe.objective)(model, every(batches), settings, number)
         history = [
             {**losses, "step": losses["step"] - 1}
@@ -108,7 +107,7 @@ def train(model: Model, recipe: Recipe, training: Training | None = None) -> tup
                 training=training,
             )
         ]
-        with torch.no_grad(), model.autocast(), grouped(model):
+        with torch.no_grad(), computing(model):
             final = {name: term.item() for name, term in loss(batches[0]).items()}
         history.append({"step": settings.steps, "loss": sum(final.values()), **final})
         if recipe.biographies:

@@ -3,12 +3,14 @@
 losses              cross-entropy of answers after their prompts, and of texts
 forgetting_losses   the same beside what is to go, exact for answers that are nearly certain
 example             facts and passages as token ids, handed out in shuffled passes
+computing           how losses are computed: number format, attention, what is kept for gradients
 descend             the loop: AdamW, cosine to zero, clipping
 """
 
 import math
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -21,6 +23,7 @@ from mechunlearn.models.checkpoint import Training
 from mechunlearn.models.cross_entropy import cross_entropy
 from mechunlearn.models.model import Model
 from mechunlearn.models.packing import packed
+from mechunlearn.models.recompute import recomputed
 from mechunlearn.models.scoring import unembed
 from mechunlearn.progress import track
 from mechunlearn.registry import load as method
@@ -118,6 +121,13 @@ def draw(items: Sequence[Item], rng: random.Random) -> Callable[[int], list[Item
     return take
 
 
+@contextmanager
+def computing(model: Model) -> Iterator[None]:
+    """Inside the block losses are computed as training does it on the model's device."""
+    with model.autocast(), grouped(model), recomputed(model):
+        yield
+
+
 def descend(
     parameters: Iterable[torch.nn.Parameter],
     terms: Callable[[], dict[str, torch.Tensor]],
@@ -143,7 +153,7 @@ def descend(
     taken = training.restore(parameters, optimizer, schedule) if training else []
     yield from taken
     for step in track(range(len(taken) + 1, steps + 1), what):
-        with model.autocast(), grouped(model):
+        with computing(model):
             now = terms()
         loss = torch.stack(list(now.values())).sum()
         if not math.isfinite(loss.item()):
