@@ -6,8 +6,10 @@ central           the interval that holds the central part of what resampling ga
 """
 
 from functools import lru_cache
+from math import sqrt
 
 import numpy as np
+from scipy.stats import norm, t
 
 SEED = 20250101
 SHARE, DIFFERENCE = (0.0, 1.0), (-1.0, 1.0)  # what shares, and differences of two, can be
@@ -20,7 +22,7 @@ def interval(
     span: tuple[float, float] | None,
     units: np.ndarray | None = None,
 ) -> tuple[float, float, float]:
-    """(mean, low, high): percentile bootstrap over facts, or over what they come from.
+    """(mean, low, high): bootstrap over facts, or over what they come from, with the quantiles of `central`.
 
     values   one number a fact, seeds and option orders already averaged
     span     the least and the most that a value can be: SHARE, DIFFERENCE, or None where there is no limit
@@ -40,7 +42,7 @@ def interval(
         return mean, low, high
     draws = _draws(len(sizes), samples)
     sums = np.bincount(unit, values)
-    return mean, *central(sums[draws].sum(1) / sizes[draws].sum(1), confidence)
+    return mean, *central(sums[draws].sum(1) / sizes[draws].sum(1), confidence, len(sizes))
 
 
 def resampled_means(values: np.ndarray, samples: int, units: np.ndarray | None = None) -> np.ndarray:
@@ -56,9 +58,16 @@ def resampled_means(values: np.ndarray, samples: int, units: np.ndarray | None =
     return weights @ values / weights.sum(1, keepdims=True)
 
 
-def central(values: np.ndarray, confidence: float) -> tuple[float, float]:
-    """The quantiles between which the central part of the values lies."""
+def central(values: np.ndarray, confidence: float, count: int) -> tuple[float, float]:
+    """The interval of what resampling `count` facts or units gave: the expanded percentiles of Hesterberg (2015).
+
+    Plain percentiles are too narrow for few: they neither count with n - 1 nor with Student's t, so that of means of 4
+    normal values their 95% hold 81%, of 16 values 93%. These take the quantiles that lie as far out as both would: 95%
+    of 8 or more, 94% of 6; but 88% of 4 and 75% of 3, of which no resample goes beyond the values themselves.
+    """
     tail = (1 - confidence) / 2
+    if count > 1:
+        tail = float(norm.cdf(sqrt(count / (count - 1)) * t.ppf(tail, count - 1)))
     low, high = np.quantile(values, [tail, 1 - tail])
     return float(low), float(high)
 

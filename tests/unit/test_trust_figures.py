@@ -229,14 +229,14 @@ def test_the_summary_is_what_one_counts_by_hand():
 
 def test_the_caption_names_who_finds_the_layer_and_who_always_points_to_the_same():
     found, seen = planted.caption(TABLE)
-    assert "Path patching 3 (mean rank 1.2 [1.0, 1.8]) and Causal tracing 1 (mean rank 4.5" in found
+    assert "Path patching 3 (mean rank 1.2 [1.0, 2.0]) and Causal tracing 1 (mean rank 4.5" in found
     assert "Chance would give 0.4 and a mean rank of 5." in found
     assert "Not clearly better than chance: “Causal tracing”." in found
     assert found.endswith("it is mostly the same one: MLP 3 by “Causal tracing” (3 of 3).")
     assert "n = 12 facts" in seen
     assert planted.answer(TABLE) == (
-        "The layer in which facts were planted is ranked highest by “Path patching” (mean rank 1.2 [1.0, 1.8], first "
-        "in 3 of 4 models), lowest by “Causal tracing” (mean rank 4.5 [2.0, 7.0], first in 1 of 4 models); by chance, "
+        "The layer in which facts were planted is ranked highest by “Path patching” (mean rank 1.2 [1.0, 2.0], first "
+        "in 3 of 4 models), lowest by “Causal tracing” (mean rank 4.5 [1.0, 8.0], first in 1 of 4 models); by chance, "
         "the mean rank would be 5."
     )
 

@@ -126,7 +126,7 @@ def _compare(exact: pd.DataFrame, estimate: pd.DataFrame) -> Comparison:
     draws = [np.abs(resampled_means(table.to_numpy()[:, both], SAMPLES)) for table in tables]
 
     def measured(statistic: Any) -> tuple[float, float, float]:
-        return float(statistic(*sizes)[0]), *central(statistic(*draws), CONFIDENCE)
+        return float(statistic(*sizes)[0]), *central(statistic(*draws), CONFIDENCE, len(facts))
 
     apart = {
         kind: float(spearman(*(np.abs(table.to_numpy()[:, chosen].mean(0, keepdims=True)) for table in tables))[0])

@@ -35,7 +35,7 @@ def ranks(scores: Mapping[str, pd.DataFrame], layer: int) -> pd.DataFrame:
         found, sizes = reading(effects_by_fact)
         effects = sizes(found.mean(0))
         draws = rank_of(sizes(resampled_means(found, SAMPLES)), layer)
-        place = float(rank_of(effects, layer)), *central(draws, CONFIDENCE)
+        place = float(rank_of(effects, layer)), *central(draws, CONFIDENCE, len(found))
         first, every = int(np.round(effects, DIGITS).argmax()), tuple(effects.tolist())
         rows.append((localizer, layer, *place, len(every), first, every[layer], every, len(found)))
     return pd.DataFrame(rows, columns=COLUMNS)
