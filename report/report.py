@@ -292,9 +292,9 @@ SURGERY = """
 <p><em>LLM Surgery</em> (Veldanda et al. 2024) forgets some people, replaces what is told of others and keeps the
 rest: ascent on the texts to forget and on the obsolete ones, descent on their updates, and a divergence that holds
 the model where it was on other texts. The people are invented, so the baseline, which was trained on the updates
-alone, never read what is unlearned. Accuracy: how often the right one of three options has the lowest perplexity,
-in questions worded as no text was; chance is 1/3. Retain: people whose texts the divergence holds on to. Keep: people
-whose texts no edit used.</p>"""
+and on the people to keep, never read what is unlearned. Accuracy: how often the right one of three options has the
+lowest perplexity, in questions worded as no text was; chance is 1/3. Retain: people whose texts the divergence holds
+on to. Keep: people whose texts no edit used.</p>"""
 for model, task in cells:
     if task not in of_people:
         continue
@@ -333,13 +333,14 @@ for model, task in cells:
 if study.masking.localizations:
     show(
         "<h2>Where the masked weights lie</h2>",
-        f"""<p>With {study.masking.sizes[-1]:,} weights masked: how many of them lie in the MLPs that fact lookup takes
-and in the {study.localize.paths.extraction} components with the largest direct effect on the answer (path patching;
-of a head its queries and outputs), of all that the localization may mask. An MLP can be both.</p>""",
+        f"""<p>With as many weights masked as every localization could: how many of them lie in the MLPs that fact
+lookup takes and in the {study.localize.paths.extraction} components with the largest direct effect on the answer
+(path patching; of a head its queries and outputs), of all that the localization may mask. An MLP can be both.</p>""",
     )
     for model, task in shown:
         home = layout.home(study.study, model, task)
-        show(heading(model, task), mechanisms.table(home, part(model, task), study.localize.paths.extraction))
+        found = mechanisms.table(home, part(model, task), study.localize.paths.extraction)
+        show(heading(model, task, f"{mechanisms.largest(home):,} weights masked"), found)
 
 # %%
 if edits:
@@ -354,7 +355,7 @@ for model, task in cells:
         found = tables.published(part(model, task), objective, Path("report/published"), kind)
         show(
             heading(model, task, several(objective)),
-            found or "<p>The paper has no numbers for such a task and objective.</p>",
+            found or "<p>The paper's numbers for such a task and objective, if it has any, are not at hand here.</p>",
         )
 
 # %% [markdown]

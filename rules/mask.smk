@@ -14,6 +14,7 @@ rule mask:
         text=TEXT,
         selection=f"{HOME}/selection/{{localization}}.json",
         code=sources("mechunlearn.cli.mask", *ASKS),
+        benchmarks=benchmark_sources(),
     output:
         rows=f"{HOME}/masks/{{localization}}.parquet",
         weights=f"{HOME}/masks/{{localization}}-weights.parquet",
@@ -30,6 +31,7 @@ rule mask:
         gpu=asked(footprint.gpu, mask_work),
     params:
         settings=mask_settings,
+        evaluate=evaluate_settings,
         seeds=seed_options,
         held_out=STUDY.evaluate.texts,
     shell:
@@ -40,6 +42,7 @@ rule mask:
             --text {input.text:q} \
             --selection {input.selection:q} \
             --settings {params.settings:q} \
+            --evaluate {params.evaluate:q} \
             {params.seeds:q} \
             --held-out {params.held_out} \
             --out {output.rows:q} \

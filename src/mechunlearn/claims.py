@@ -34,7 +34,8 @@ class Claim:
     """A claim holds where the whole interval of its statistic lies above `bound`, or below it.
 
     published   what the paper says of it where it gives no number
-    among       the localizations it speaks of; the one whose interval reaches furthest to the other side decides
+    among       the localizations it speaks of. Where one lies on the other side with its whole interval it decides, the
+                most extreme of several; else the one whose interval reaches furthest to the other side
     where       which row of the metrics is the statistic; stage `relearned` is the last relearning step
     figures     the paper's figures that show it, one for each of `published.KINDS`
     theirs      the paper's metric, and how a reader should take it
@@ -202,14 +203,22 @@ def ours(claim: Claim, metrics: pd.DataFrame, base: pd.DataFrame) -> dict[str, A
     missing = [name for name in claim.among if name not in set(rows.localization)]
     if missing:
         return unmeasured(f"this study has no such measurement of {', '.join(missing)}.")
-    row = rows.sort_values("low" if claim.above else "high", ascending=claim.above).iloc[0]
+    # Of an edit that is the same as its reference every difference is 0, and so is its interval: no rival of its own.
+    same = rows[(rows.low == 0) & (rows.high == 0) & (claim.where["against"] in EVERY)]
+    rows = rows.drop(same.index)
+    alike = "".join(f" {name} trains the same as {claim.where['against']}." for name in same.localization)
+    if rows.empty:
+        return unmeasured(alike.strip())
+    refuted = rows[rows.high <= claim.bound] if claim.above else rows[rows.low >= claim.bound]
+    deciding = ("value", refuted) if len(refuted) else ("low" if claim.above else "high", rows)
+    row = deciding[1].sort_values(deciding[0], ascending=claim.above).iloc[0]
     holds = row.low > claim.bound if claim.above else row.high < claim.bound
     return {
         "value": float(row.value),
         "low": float(row.low),
         "high": float(row.high),
         "n": int(row.n),
-        "note": f"decided by {row.localization}." if len(claim.among) > 1 else "",
+        "note": (f"decided by {row.localization}." if len(claim.among) > 1 else "") + alike,
         "verdict": "reproduced" if holds else "not reproduced",
     }
 

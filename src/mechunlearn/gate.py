@@ -21,4 +21,4 @@ def gates(base: pd.DataFrame) -> dict[str, float]:
 def usable(base: pd.DataFrame, elicitations: Sequence[str], gate: float) -> list[str]:
     """The formats through which the base model reaches the gate; the training prompt always."""
     reached = gates(base)
-    return [name for name in elicitations if name == "completion" or reached[name] >= gate]
+    return [name for name in elicitations if name == "completion" or reached.get(name, 0.0) >= gate]

@@ -6,15 +6,17 @@ metrics   measurement tables by cell -> one row per cell, stage, elicitation, ro
     p_new           of the new answer
     accuracy_true   share of facts whose likeliest option is the true answer
     accuracy_new    whose likeliest option is the new answer
+    p_true_token    probability of the true answer's first token among all tokens (published so for CounterFact)
+    first_true      share of facts of whose prompts it is the likeliest of all tokens
     nll             mean cross-entropy of text, nats a token
     kl              mean KL divergence of the edited from the base model on text, nats a token
     similarity      mean cosine of the hidden states before and after, at the layer that the stage names
 
-Option orders and seeds are averaged within a fact; `n` counts facts and intervals are over facts. Of questions about
-people both are of people: what a text says of one person is learned and forgotten together. Rows with
-`against` are paired differences (this cell minus the reference, on the same facts). `gate` is how
-often, before any edit, the true answer of a known fact is the likeliest of all tokens; where `counts` is False the
-format says nothing about this model.
+Of probes and quizzes, "all tokens" are the classes or options. Option orders and seeds are averaged within a fact; `n`
+counts facts and intervals are over facts. Of questions about people both are of people: what a text says of one person
+is learned and forgotten together. Rows with `against` are paired differences (this cell minus the reference, on the
+same facts). `gate` is how often, before any edit, the true answer of a known fact is the likeliest of all tokens; where
+`counts` is False the format says nothing about this model.
 
 The stage `worst` is an edit's worst case: the largest p_true of the facts to forget, obsolete ones of people included,
 over all formats that count and all attacks at their full strength (probes and reversed questions apart), over the facts
@@ -30,7 +32,7 @@ import numpy as np
 import pandas as pd
 
 from mechunlearn.config import EvaluateSettings, ReportSettings
-from mechunlearn.facts import BACKWARDS, GONE, QUIZ
+from mechunlearn.facts import BACKWARDS, GONE, VALIDATION
 from mechunlearn.facts.biographies import unit
 from mechunlearn.gate import gates
 from mechunlearn.stats import DIFFERENCE, SHARE, central, interval, resampled_means
@@ -42,14 +44,18 @@ COLUMNS = [
 ]  # fmt: skip
 GROUP = ["stage", "elicitation", "role"]
 REFERENCES = ("fact-lookup", "nonlocalized")
-NAMES = ["p_true", "p_new", "accuracy_true", "accuracy_new", "nll", "kl", "similarity"]
-SHARES = NAMES[:4]  # between 0 and 1
+NAMES = [
+    "p_true", "p_new", "accuracy_true", "accuracy_new", "p_true_token", "first_true", "nll", "kl", "similarity",
+]  # fmt: skip
+SHARES = NAMES[:6]  # between 0 and 1
 WORST, WAY = "worst", "way"
 
 
 def per_fact(rows: pd.DataFrame) -> pd.DataFrame:
     """One row per stage, elicitation, role and fact: each metric, averaged over option orders and seeds."""
     shares = rows.assign(
+        p_true_token=rows.p_true,
+        first_true=(rows["rank"] == 1).astype(float).where(rows["rank"] > 0),
         p_true=rows.p_true / rows.p_options,
         p_new=rows.p_new / rows.p_options,
         accuracy_true=(rows.choice == "true").astype(float),
@@ -140,21 +146,23 @@ def worst(table: pd.DataFrame, reference: pd.DataFrame | None, report: ReportSet
     if reference is not None:
         other = _largest(reference.loc[shared.index], report)
         value, resampled = value - other[0], resampled - other[1]
-    low, high = central(resampled, report.confidence)
+    count = len(set(map(unit, shared.index)))
+    low, high = central(resampled, report.confidence, count)
     where = {"stage": WORST, "elicitation": str(shared.mean().idxmax()), "role": "forget", "metric": "p_true"}
-    return {**where, "value": value, "low": low, "high": high, "n": len(set(map(unit, shared.index)))}
+    return {**where, "value": value, "low": low, "high": high, "n": count}
 
 
 def ways(table: pd.DataFrame, unusable: Sequence[str]) -> pd.DataFrame:
     """Forget facts x the ways of getting at them, `STAGE ELICITATION`: p_true. Probes are not among them.
 
     A probe's classes are fewer than a prompt's options, so its probabilities cannot be compared with these; neither can
-    those of subjects, of which a forgotten fact's still gets its share by chance. The two halves of a quiz, each about
-    other facts, are one way.
+    those of subjects, of which a forgotten fact's still gets its share by chance. Nor do questions count by which a
+    sweep may have chosen the edit.
     """
     asked = table[table.role.isin(GONE) & table.p_true.notna() & ~table.elicitation.isin([*unusable, BACKWARDS])]
+    asked = asked[~asked.fact.str.endswith(VALIDATION)]
     asked = asked[asked.stage.isin(full_strength(asked.stage.unique())) & ~asked.stage.str.startswith("probed@")]
-    way = asked.stage + " " + asked.elicitation.replace(QUIZ)
+    way = asked.stage + " " + asked.elicitation
     return asked.assign(way=way).pivot(index="fact", columns="way", values="p_true")
 
 
@@ -179,16 +187,19 @@ def last(stages: Iterable[str], attack: str) -> str:
 
 
 def _rows(table: pd.DataFrame, reference: pd.DataFrame | None, report: ReportSettings) -> Sequence[dict[str, object]]:
+    limits: tuple[float, float] | None = SHARE if reference is None else DIFFERENCE
     if reference is not None:
         table = table.merge(reference, on=[*GROUP, "fact"], suffixes=("", " reference"))
         table = table.assign(**{name: table[name] - table[f"{name} reference"] for name in NAMES})
+        if (table[NAMES].fillna(0) == 0).all(axis=None):
+            limits = None  # both are the same edit: other facts would show no difference either
     rows = []
     for key, group in table.groupby(GROUP):
         for name in NAMES:
             measured = group[group[name].notna()]
             values, units = measured[name].to_numpy(dtype=float), measured.fact.map(unit).to_numpy(dtype=str)
             if len(values):
-                span = None if name not in SHARES else SHARE if reference is None else DIFFERENCE
+                span = limits if name in SHARES else None
                 value, low, high = interval(values, report.bootstrap, report.confidence, span, units)
                 where = dict(zip(GROUP, key, strict=True))
                 n = len(np.unique(units))

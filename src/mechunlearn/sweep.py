@@ -1,6 +1,6 @@
 """Which learning rate and weights? Trials on facts that no report sees, and the rule that chooses. Torch-free.
 
-terms     a trial's rows -> what it forgot, put in, kept and left of text: facts x formats, 1 is best
+terms     a trial's rows -> what it forgot, put in, kept and left of text: tables of facts x formats, 1 is best
 compare   the trials of one setting -> a table of terms and scores, with n, intervals and what became of each
 chosen    the setting's value that such a table chose
 values    every cell's choice, as the file that a study reads as `swept`
@@ -26,6 +26,7 @@ import yaml
 from mechunlearn.config import ReportSettings
 from mechunlearn.config.edit import PUT_IN, of_surgery
 from mechunlearn.facts import BACKWARDS, GONE
+from mechunlearn.facts.biographies import unit
 from mechunlearn.gate import usable
 from mechunlearn.latex import escaped, tabular
 from mechunlearn.metrics import per_fact
@@ -58,8 +59,8 @@ def formats(base: pd.DataFrame, gate: float) -> list[str]:
 
 def terms(
     rows: pd.DataFrame, base: pd.DataFrame, objective: str, rule: str, usable_formats: Sequence[str]
-) -> dict[str, np.ndarray]:
-    """By term: (facts, formats), higher is better; a term that the objective does not have is left out."""
+) -> dict[str, pd.DataFrame]:
+    """By term: facts x formats, higher is better; a term that the objective does not have is left out."""
     names = ["completion"] if rule == "paper" else list(usable_formats)
     now, before = per_fact(rows), per_fact(base)
 
@@ -72,14 +73,14 @@ def terms(
         kept = (1 + kept - asked(before, "p_true", "maintain-test")).dropna()
         text = 1 + text - _text(base)
     found = {
-        "text": text.to_numpy()[:, None],
-        "forget": 1 - asked(now, "p_true", *GONE).to_numpy(),
-        "maintain": kept.to_numpy(),
+        "text": text.to_frame(),
+        "forget": 1 - asked(now, "p_true", *GONE),
+        "maintain": kept,
     }
     if objective in PUT_IN:
-        found["edit"] = asked(now, "p_new", "forget").to_numpy()
+        found["edit"] = asked(now, "p_new", "forget")
     elif of_surgery(objective):
-        found["edit"] = asked(now, "p_true", "update").to_numpy()
+        found["edit"] = asked(now, "p_true", "update")
     return {name: found[name] for name in TITLES if name in found}
 
 
@@ -104,10 +105,10 @@ def compare(
 ) -> pd.DataFrame:
     """The trials of one setting, by both rules: columns STAGE, a row a term and one for the score.
 
-    Intervals resample facts, the same for every trial, and let each resample take its own worst formats. `outcome`: of
-    each rule the trial with the highest score is `chosen`, of equal ones that with the smallest value; `as good` where
-    its score's paired difference from the chosen one may be 0; `worse`; `diverged` where training diverged or what came
-    out is not finite.
+    Intervals resample facts, or the people whom questions are about, the same for every trial, and let each resample
+    take its own worst formats. `outcome`: of each rule the trial with the highest score is `chosen`, of equal ones that
+    with the smallest value; `as good` where its score's paired difference from the chosen one may be 0; `worse`;
+    `diverged` where training diverged or what came out is not finite.
     """
     rows: list[dict[str, Any]] = []
     asked = formats(base, gate)
@@ -123,9 +124,10 @@ def compare(
             outcome = CHOSEN
             if value != best:
                 difference = valid[best][SCORE][1] - valid[value][SCORE][1]  # type: ignore[index]
-                outcome = AS_GOOD if central(difference, report.confidence)[0] <= 0 else WORSE
+                n = valid[best][SCORE][2]  # type: ignore[index]
+                outcome = AS_GOOD if central(difference, report.confidence, n)[0] <= 0 else WORSE
             for term, (estimate, resampled, n) in valid[value].items():
-                low, high = central(resampled, report.confidence)
+                low, high = central(resampled, report.confidence, n)
                 rows.append(
                     {**place, "term": term, "estimate": estimate, "low": low, "high": high, "n": n, "outcome": outcome}
                 )
@@ -144,13 +146,13 @@ def _measure(
     """By term, score last: (estimate, the same of every resample, n); None where it is not finite."""
     if trial.rows is None:
         return None
-    parts = terms(trial.rows, base, objective, rule, asked)
-    if not all(len(part) and np.isfinite(part).all() for part in parts.values()):
-        return None
-    found = {
-        name: (float(_worst(part.mean(0))), _worst(resampled_means(part, report.bootstrap)), len(part))
-        for name, part in parts.items()
-    }
+    parts, found = terms(trial.rows, base, objective, rule, asked), {}
+    for name, part in parts.items():
+        values, units = part.to_numpy(), part.index.map(unit).to_numpy(dtype=str)
+        if not len(values) or not np.isfinite(values).all():
+            return None
+        resampled = _worst(resampled_means(values, report.bootstrap, units))
+        found[name] = float(_worst(values.mean(0))), resampled, len(set(units))
     estimates, resamples, sizes = zip(*found.values(), strict=True)
     return {**found, SCORE: (sum(estimates), np.sum(resamples, axis=0), sum(sizes))}
 

@@ -215,3 +215,24 @@ def test_numbers_of_the_paper_by_hand():
 )
 def test_which_of_the_papers_tasks_a_task_is(settings, expected):
     assert kind(TaskSettings(**settings)) == expected
+
+
+def test_a_wide_interval_does_not_hide_one_that_refutes_the_claim():
+    claim = BY_ID["standard-prompting"]
+    rows = every(claim, 0.95, 0.9, 1.0)
+    rows[1] = row(claim, claim.among[1], 0.78, 0.5, 0.96)  # open
+    rows[2] = row(claim, claim.among[2], 0.6, 0.55, 0.65)  # below 0.75 with all of its interval
+    found = verdict(claim, *rows)
+    assert (found["value"], found["high"], found["verdict"]) == (0.6, 0.65, "not reproduced")
+    assert claim.among[2] in found["note"]
+    assert verdict(claim, *rows[:2], *rows[3:], row(claim, claim.among[2], 0.95, 0.9, 1.0))["value"] == 0.78
+
+
+@pytest.mark.parametrize("claim", [BY_ID["choice-transfer"], BY_ID["relearning"]], ids=lambda claim: claim.id)
+def test_what_trains_the_same_as_fact_lookup_is_no_rival(claim):
+    same = row(claim, claim.among[0], 0.0, 0.0, 0.0)
+    rows = every(claim, *around(claim, 0.02))
+    assert verdict(claim, same, *rows[1:])["verdict"] == "reproduced"
+    assert f"{claim.among[0]} trains the same as fact-lookup." in verdict(claim, same, *rows[1:])["note"]
+    alone = verdict(claim, *(row(claim, name, 0.0, 0.0, 0.0) for name in claim.among))
+    assert alone["verdict"] == "not measurable here"

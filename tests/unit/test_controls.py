@@ -193,27 +193,29 @@ def test_before_any_edit_each_attack_finds_the_facts_as_screened(aware, name):
 # an edit moves what it is told to -----------------------------------------------------------------------------------
 
 
-def edited(aware: Any, **settings: float) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Rows of the maintain-train and of the forget facts after all MLPs were edited."""
+def edited(aware: Any, **settings: float) -> list[list[dict[str, Any]]]:
+    """Rows of the maintain-train, the maintain-test and the forget facts after all MLPs were edited."""
     model, facts = aware
     model = replace(model, network=deepcopy(model.network))
     known = [fact for fact in facts if fact.role in EDITED]
     selection = Selection("all-mlps", model.layout.all("mlp"), 0, 0, 0)
-    rules = EditSettings(steps=60, batch=24, texts=1, text_tokens=16, learning_rate=5e-3, text_weight=0, **settings)
+    rules = EditSettings(steps=60, batch=24, texts=1, text_tokens=16, learning_rate=2e-3, text_weight=0, **settings)
     edit_in_turn(model, Recipe(known, PASSAGES, selection, "inject", rules, 0))
-    asked = ([completion(fact)[0] for fact in facts if fact.role == role] for role in ("maintain-train", "forget"))
-    kept, forgotten = (score(model, prompts) for prompts in asked)
-    return kept, forgotten
+    roles = ("maintain-train", "maintain-test", "forget")
+    return [score(model, [completion(fact)[0] for fact in facts if fact.role == role]) for role in roles]
 
 
 def test_an_edit_leaves_the_facts_it_maintains_as_they_were(aware):
-    kept, forgotten = edited(aware)
+    kept, unseen, forgotten = edited(aware)
     assert {row["rank"] for row in kept} == {1}
     assert min(row["p_true"] for row in kept) > 0.8
     assert {row["choice"] for row in forgotten} == {"new"}
+    # Of others, which it never saw, most stays: 36 facts to keep do not pin such a small model down.
+    left, gone = (sum(row["p_true"] for row in rows) / len(rows) for rows in (unseen, forgotten))
+    assert left > 0.5 > 0.05 > gone
 
 
 def test_an_edit_that_maintains_nothing_changes_them(aware):
     """Else leaving them as they were would be no merit of the edit's."""
-    kept, _ = edited(aware, retain_weight=0.0)
+    kept, *_ = edited(aware, retain_weight=0.0)
     assert sum(row["rank"] == 1 for row in kept) < 0.8 * len(kept)

@@ -27,11 +27,12 @@ IN_TWO_SPORTS = {
     "St. Louis Cardinals",
     "Chicago Cardinals",
 }
-SPORTS_ONLY, CONTEXTS = ["famous", "profession", "question"], ["few-shot", "system-expert", "system-original"]
+SPORTS_ONLY = ["famous", "profession", "question"]
+CONTEXTS = ["few-shot", "system-expert", "system-original"]
 ELICITATIONS = sorted(
     name
     for name, module in methods("elicitation").items()
-    if not module.endswith((".counterfact", ".reverse", ".reworded", ".biographies"))
+    if not module.endswith((".counterfact", ".related", ".reverse", ".reworded", ".biographies"))
 )
 
 
@@ -162,11 +163,50 @@ def test_cyclic_orders_put_every_answer_at_each_place_once(athletes, name):
             assert sorted(prompt.new for prompt in prompts) == list(range(len(sports.OPTIONS)))
 
 
-def test_the_worked_example_of_letters_is_right_in_every_order(athletes):
-    for prompt in method("elicitation", "choice-letter")(athletes[0]):
-        example = prompt.text.split("What sport does")[1]
-        letter = example.split("Answer: ")[1][0]
-        assert f"{letter}. golf" in example
+def test_each_option_stands_once_at_the_letter_of_the_worked_example(athletes):
+    """So a model that copies the letter is right as often as by chance, and as often wrong in favour of each option."""
+    for fact in [*athletes, *counterfact.read(RESOURCES / "counterfact/facts.csv")[::50]]:
+        prompts = method("elicitation", "choice-letter")(fact)
+        copied = []
+        for prompt in prompts:
+            example, asked = prompt.text.split("\n\n")[1:]
+            letter = example[-1]
+            assert f"{letter}. green\n" in example
+            copied += [line[3:] for line in asked.split("\n") if line.startswith(f"{letter}. ")]
+        assert sorted(copied) == sorted(set(copied))
+        assert len(copied) == len(prompts)
+
+
+def test_a_prompt_of_several_lines_is_asked_whole_by_letter():
+    fact = Fact("f", "France", "capital", "Paris", "Question: What is the capital of {}?\nAnswer:", ("Paris", "Rome"))
+    for prompt in method("elicitation", "choice-letter")(fact):
+        assert "\n\nQuestion: What is the capital of France?\nAnswer:\n" in prompt.text
+
+
+def test_examples_of_the_same_relation_favour_neither_answer():
+    facts = [*sports.read(ATHLETES), *counterfact.read(RESOURCES / "counterfact/facts.csv")]
+    answers = {(fact.relation, fact.subject): fact.answer for fact in facts}
+    both = 0
+    for fact in facts:
+        rng = random.Random(fact.id)
+        asked = fact.with_role("forget", counterfact.other_answer(fact, rng)) if len(fact.options) > 2 else fact
+        if asked.new_answer == "golf":
+            continue
+        (prompt,) = method("elicitation", "few-shot-related")(asked)
+        before, after = fact.prompt.rpartition("\n")[2].split("{}")
+        lines = prompt.text.split("\n")
+        shown = [line.removeprefix(before) for line in lines[len(fact.prompt.split("\n")) - 1 : -1]]
+        assert lines[-1] == f"{before}{fact.subject}{after}"
+        found = []
+        for line in shown:
+            subject, answer = line.split(f"{after} ", 1)
+            assert answers[fact.relation, subject] == answer
+            assert subject != fact.subject
+            found.append(answer)
+        assert len(found) == len(set(found)) == min(3, len(set(fact.options) - {"golf"}))
+        assert (asked.answer in found) == (asked.new_answer in found) or not asked.new_answer
+        both += asked.answer in found
+    assert 0 < both < len(facts)
 
 
 @pytest.mark.parametrize("name", sorted(set(ELICITATIONS) - {"choice-text", "choice-letter"}))
@@ -291,7 +331,7 @@ def test_every_fact_has_one_role_and_every_role_its_size(draw, forget, share):
     facts = assign(forget=forget, maintain_test=share, draw=draw)
     assert [fact.id for fact in facts] == [fact.id for fact in FACTS]
     sizes = Counter(fact.role for fact in facts)
-    assert set(sizes) == set(ROLES) - {"forget-train", "obsolete", "update"}
+    assert set(sizes) - {"neighbor"} == set(ROLES) - {"forget-train", "obsolete", "update", "neighbor"}
     assert sizes["forget"] == forget
     assert sizes["unknown"] == 34
     assert abs(sizes["maintain-test"] - share * (66 - forget)) <= 1
@@ -426,3 +466,46 @@ def test_holding_out_everything_is_refused_with_both_numbers():
     passages = text.read(PASSAGES)
     with pytest.raises(FactError, match=rf"evaluate\.texts is {len(passages)}.*{len(passages)} passages"):
         text.split(passages, len(passages))
+
+
+def relations(*answers):
+    """Facts of one relation with these answers, all known."""
+    options = tuple(dict.fromkeys(answers))
+    return [
+        Fact(f"{n}", f"subject {n}", "relation", answer, "The answer of {} is", options)
+        for n, answer in enumerate(answers)
+    ]
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_a_few_facts_of_each_touched_answer_are_held_out(count):
+    facts = relations(*"abcdefghij" * 12)
+    task = TaskSettings(facts="counterfact", forget=4, maintain_test=0.05, neighbors=count)
+    found = roles.assign(facts, [True] * len(facts), task, counterfact.other_answer)
+    gone = [fact for fact in found if fact.role == "forget"]
+    touched = {answer for fact in gone for answer in (fact.answer, fact.new_answer)}
+    held = Counter(fact.answer for fact in found if fact.role in ("maintain-test", "neighbor"))
+    extra = Counter(fact.answer for fact in found if fact.role == "neighbor")
+    assert all(held[answer] >= count for answer in touched)
+    assert set(extra) <= touched
+    assert all(held[answer] == count for answer in extra)  # no more than needed beside those of maintain-test
+    assert sum(fact.role == "maintain-test" for fact in found) == round(0.05 * 116)
+    if count:
+        named = {(fact.id, fact.role) for fact in roles.neighbors(found)}
+        assert {fact.id for fact in found if fact.role == "neighbor"} <= {name for name, _ in named}
+
+
+def test_neighbors_leave_half_of_the_others_to_train_on():
+    facts = relations(*"ab" * 10)
+    task = TaskSettings(facts="counterfact", forget=8, maintain_test=0.1, neighbors=20)
+    sizes = Counter(fact.role for fact in roles.assign(facts, [True] * 20, task, counterfact.other_answer))
+    assert sizes["maintain-train"] >= sizes["neighbor"] > 0
+
+
+def test_an_attack_split_by_subjects_trains_on_nothing_about_those_it_is_tested_on():
+    kept = [replace(fact, role="maintain-train") for fact in relations(*"abcd")]
+    other = replace(kept[0], id="other", relation="another", role="forget")
+    assert roles.beside(kept, [other], "facts") == kept
+    assert roles.beside(kept, [other], "subjects") == kept[1:]
+    with pytest.raises(FactError, match="split is 'subjects', but all facts to keep are about"):
+        roles.beside(kept[:1], [other], "subjects")

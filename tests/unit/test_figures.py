@@ -59,7 +59,7 @@ def test_every_figure_fits_its_page(drawn, name):
     assert drawn_box.x1 <= style.WIDTH + 0.05, "something sticks out on the right"
 
 
-CONTEXTS = ("few-shot", "system-expert", "system-original")
+CONTEXTS = ("few-shot", "few-shot-related", "system-expert", "system-original")
 
 
 def test_robustness_has_a_bar_for_every_localization_and_counting_format(drawn):
@@ -216,7 +216,7 @@ def test_latent_knowledge_has_a_row_an_edit_and_a_curve_for_all_that_a_probe_say
             metric = "p_new" if "new" in str(line.get_label()) else "p_true"
             expected = [data.one(metrics, metric, stage=f"probed@{layer}", **own).value for layer in range(LAYERS)]
             assert list(line.get_ydata()) == expected
-        assert len(each.lines) == 4
+        assert len(each.lines) == 6
     found, seen = latent_knowledge.caption(home, metrics)
     assert "End of the prompt: the probe of the best layer gives the true answer" in found
     assert "before the edit" in found

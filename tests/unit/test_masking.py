@@ -160,7 +160,7 @@ def mask(manifest_of, athletes, tmp_path):
         out = tmp_path / "rows.parquet", tmp_path / "weights.parquet"
         command(
             manifest_of("gemma3_text"), tmp_path / "facts.parquet", passages, tmp_path / "some.json", settings,
-            seeds, 8, *out,
+            seeds, 8, out=out[0], weights=out[1], evaluate="{}",
         )  # fmt: skip
         return artifacts.read_measurements(out[0]), artifacts.read_table(out[1], artifacts.MASK_COLUMNS)
 

@@ -5,7 +5,7 @@ import torch
 
 from mechunlearn.artifacts import MEASUREMENT_COLUMNS, measurement_table
 from mechunlearn.evaluate.measure import measure, screen
-from mechunlearn.facts import with_options
+from mechunlearn.facts import Fact, with_options
 from mechunlearn.facts.completion import completion
 from mechunlearn.facts.roles import neighbors
 from mechunlearn.facts.text import Passage
@@ -88,3 +88,22 @@ def test_the_divergence_from_the_base_is_the_mean_over_tokens(fresh):
     assert text_scores(model, PASSAGES, text_hidden(model, PASSAGES), before)[1] == pytest.approx(expected, rel=1e-3)
     rows = measure(model, [], PASSAGES, [], "edited", 0, base=before)
     assert [row["kl"] for row in rows] == pytest.approx(expected, rel=1e-3)
+
+
+def test_neighbors_are_asked_whatever_they_borrow(tiny):
+    """Facts of one's own each have options of their own."""
+    model = tiny("llama")
+
+    def fact(name, answer, options, new="", role="maintain-test"):
+        return Fact(name, name, "speaks", answer, "The language of {} is", options, new).with_role(role, new)
+
+    facts = [
+        fact("France", "French", ("French", "Latin"), "Latin", "forget"),
+        fact("Senegal", "French", ("French", "Wolof")),
+        fact("Vatican", "Latin", ("Latin", "Italian"), role="neighbor"),
+    ]
+    rows = measure(model, facts, [], ["completion"], "base", 0)
+    asked = {(row["fact"], row["role"]) for row in rows}
+    assert {("Senegal", "neighbor-same"), ("Vatican", "neighbor-new")} <= asked
+    assert not any(name == "Vatican" and role == "neighbor" for name, role in asked)
+    assert all(0 <= row["p_new"] <= row["p_options"] for row in rows if row["role"].startswith("neighbor"))

@@ -6,12 +6,14 @@ import random
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import norm
+from scipy.stats import t as student
 
 from mechunlearn import stats
 from mechunlearn.artifacts import measurement_table, read_measurements, write_table
 from mechunlearn.config import EvaluateSettings, ReportSettings
 from mechunlearn.gate import usable
-from mechunlearn.metrics import COLUMNS, SHARES, full_strength, headline, metrics
+from mechunlearn.metrics import COLUMNS, NAMES, SHARES, full_strength, headline, metrics
 from mechunlearn.stats import interval
 from mechunlearn.study import BASE, Cell
 
@@ -19,6 +21,11 @@ REPORT = ReportSettings(bootstrap=200)
 EVALUATE = EvaluateSettings(gate=0.6)
 
 # intervals ------------------------------------------------------------------------------------------------
+
+
+def expanded(tail, count):
+    """The tail whose normal quantile is Student's, times sqrt(n / (n - 1)) (Hesterberg 2015, section 4.2.1)."""
+    return norm.cdf(math.sqrt(count / (count - 1)) * student.ppf(tail, count - 1)) if count > 1 else tail
 
 
 @pytest.mark.parametrize("count", [1, 2, 7, 40])
@@ -33,7 +40,7 @@ def test_an_interval_is_a_slow_bootstrap_of_the_same_draws(count, confidence):
         low, part = math.floor(place), place - math.floor(place)
         return means[low] + part * (means[min(low + 1, len(means) - 1)] - means[low])
 
-    tail = (1 - confidence) / 2
+    tail = expanded((1 - confidence) / 2, count)
     expected = (values.mean(), quantile(tail), quantile(1 - tail))
     assert interval(values, 300, confidence, None) == pytest.approx(expected, rel=1e-12)
 
@@ -48,7 +55,8 @@ def test_units_are_drawn_again_whole_with_all_that_was_asked_of_them():
     for draw in draws.tolist():
         drawn = [value for index in draw for value in of["abcd"[index]]]
         means.append(sum(drawn) / len(drawn))
-    expected = (values.mean(), *np.quantile(means, [0.05, 0.95]))
+    tail = expanded(0.05, 4)
+    expected = (values.mean(), *np.quantile(means, [tail, 1 - tail]))
     assert interval(values, 300, 0.9, None, units) == pytest.approx(expected)
     table = stats.resampled_means(np.stack([values, 2 * values], 1), 300, units)
     assert table == pytest.approx(np.stack([means, 2 * np.array(means)], 1))
@@ -61,13 +69,15 @@ def test_as_many_answers_of_fewer_people_say_less():
     assert lower < low < 0.5 < high < higher
 
 
-def test_intervals_cover_the_truth_about_as_often_as_they_say():
+@pytest.mark.parametrize("count", [6, 16, 60])
+def test_intervals_cover_the_truth_about_as_often_as_they_say(count):
+    """Plain percentiles of 6 values do in 0.87 of such samples, of 16 in 0.93."""
     rng = np.random.default_rng(0)
     hits = 0
-    for _ in range(300):
-        _, low, high = interval(rng.exponential(size=60), 400, 0.9, None)
-        hits += low <= 1.0 <= high
-    assert 0.82 < hits / 300 < 0.95
+    for _ in range(500):
+        _, low, high = interval(rng.normal(size=count), 1000, 0.95, None)
+        hits += low <= 0.0 <= high
+    assert 0.92 < hits / 500 < 0.98
 
 
 def binomial_tail(successes, count, share):
@@ -170,6 +180,8 @@ def naive(table, metric):
             "p_new": row["p_new"] / row["p_options"],
             "accuracy_true": math.nan if is_text else float(row["choice"] == "true"),
             "accuracy_new": math.nan if math.isnan(row["p_new"]) else float(row["choice"] == "new"),
+            "p_true_token": row["p_true"],
+            "first_true": math.nan if is_text else float(row["rank"] == 1),
             "nll": row["nll"],
         }[metric]
         if not math.isnan(value):
@@ -185,7 +197,7 @@ def place_of(row):
 def test_values_are_means_over_facts_of_means_over_seeds_and_orders(tables, computed):
     expected = {}
     for cell, table in tables.items():
-        for metric in ("p_true", "p_new", "accuracy_true", "accuracy_new", "nll"):
+        for metric in NAMES[:-2]:  # nothing here has a divergence or hidden states
             for place, facts in naive(table, metric).items():
                 values = list(facts.values())
                 expected[cell.localization, *place, metric] = (sum(values) / len(values), len(values))
@@ -333,3 +345,16 @@ def test_an_attack_that_can_measure_nothing_has_no_metrics(tables, computed, tmp
     cells = [Cell("m", "t", name, "inject", "probe") for name in ("fact-lookup", "nonlocalized")]
     more = tables | {cell: read_measurements(path) for cell in cells}
     pd.testing.assert_frame_equal(metrics(more, EVALUATE, REPORT), computed)
+
+
+def test_an_edit_that_is_the_same_as_another_does_not_differ_from_it(tables):
+    own = tables[Cell("m", "t", "fact-lookup", "inject")]
+    found = metrics({**tables, Cell("m", "t", "nonlocalized", "inject"): own}, EVALUATE, REPORT)
+    same = found[(found.against == "fact-lookup") & (found.stage == "edited")]
+    assert len(same)
+    assert (same[["value", "low", "high"]] == 0).all(axis=None)
+
+
+def test_a_format_that_the_base_was_never_asked_in_is_not_usable(tables):
+    base = tables[Cell("m", "t", BASE, "")]
+    assert usable(base, ["completion", "paraphrase"], 0.5) == ["completion"]

@@ -138,7 +138,7 @@ def test_objectives_are_compared_and_only_inject_is_held_to_the_papers_claims(tm
     assert "the true answer is least likely for" in text
     assert "Learning rates and weights, as the configuration gives them" in text
     assert re.search(r"npo\s+Fact lookup\s+0\.003\s+1\s+1\s+1\s+Everything \(nonlocalized\)\s+0\.0001", text)
-    rows = re.findall(r"(Before the edit|inject|npo)(?:\s+\d\.\d\d \[\d\.\d\d, \d\.\d\d\]){4}\s+(\d+|–)\s", text)
+    rows = re.findall(r"(Before the edit|inject|npo)(?:\s+\d\.\d\d \[\d\.\d\d, \d\.\d\d\]){5}\s+(\d+|–)\s", text)
     assert rows == [("Before the edit", "–"), ("inject", "–"), ("npo", "42"), *[(name, "–") for name in NAMES]]
 
 

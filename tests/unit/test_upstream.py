@@ -404,7 +404,7 @@ def test_tasks_are_asked_in_the_formats_that_fit():
     )
     assert checked.asked("own") == checked.asked("cases") == ["completion", *FOR_ALL]
     of_sports = [name for name, module in methods("elicitation").items() if module.endswith((".sports", ".completion"))]
-    assert set(checked.asked("athletes")) == {*of_sports, *FOR_ALL}
+    assert set(checked.asked("athletes")) == {*of_sports, "few-shot-related", *FOR_ALL}
     assert Study.model_validate_json(checked.model_dump_json()) == checked
 
 
@@ -525,4 +525,28 @@ def test_the_authors_athletes_are_read():
     assert [fact.new_answer for fact in found] == [row["inject_sport_without_golf"] for row in table]
     assert [fact.new_answer for fact in read_sports(path, golf=True)] == [
         row["inject_sport_with_golf"] for row in table
+    ]
+
+
+def test_other_selections_without_case_ids_are_counted(tmp_path):
+    first, second = ({key: value for key, value in COLUMNS.items() if key != "case_id"} for _ in range(2))
+    second |= {"subject": "Ola Bex", "prompt": "In which city Ola Bex lives? It is", "target_true": "Rome"}
+    found = counterfact(written(tmp_path / "facts.csv", [first, second]))
+    assert [asked.case for asked in found] == [0, 1]
+    assert [asked.fact.id for asked in found] == ["Ona Vell (0)", "Ola Bex (1)"]
+
+
+def test_without_choices_a_fact_is_scored_among_its_relations_true_answers(tmp_path):
+    others = [("Ola Bex", "Rome", "Lima", "P551"), ("Ulo", "Bonn", "Rome", "P551"), ("Xa", "Peru", "Chad", "P17")]
+    rows = [
+        {**COLUMNS, "case_id": number, "subject": name, "prompt": f"Of {name} it is", "target_true": true}
+        | {"target_false": false, "relation_id": relation}
+        for number, (name, true, false, relation) in enumerate([("Ona", "Oslo", "Lima", "P551"), *others])
+    ]
+    found = read_counterfact(written(tmp_path / "facts.csv", rows))
+    assert [fact.options for fact in found] == [
+        ("Oslo", "Lima", "Rome", "Bonn"),
+        ("Rome", "Lima", "Oslo", "Bonn"),
+        ("Bonn", "Rome", "Oslo"),
+        ("Peru", "Chad"),
     ]

@@ -16,7 +16,7 @@ from peft import LoraConfig, get_peft_model
 
 from mechunlearn.config import FinetuneSettings, RelearnSettings, RetrainSettings
 from mechunlearn.facts import GONE, Fact
-from mechunlearn.facts.roles import halves
+from mechunlearn.facts.roles import beside, halves
 from mechunlearn.facts.text import Passage
 from mechunlearn.models.model import Model
 from mechunlearn.models.scoring import score
@@ -68,7 +68,8 @@ def _train(
         torch.manual_seed(rng.getrandbits(32))
         with trainable() as parameters:
             true = draw([example(model, fact, fact.answer) for fact in seen], rng)
-            keep = draw([example(model, fact, fact.answer) for fact in facts if fact.role == "maintain-train"], rng)
+            others = beside(facts, unseen, settings.split)
+            keep = draw([example(model, fact, fact.answer) for fact in others], rng)
             texts = draw(passages_ids(model, passages, settings.text_tokens), rng)
 
             def terms(true: Any = true, keep: Any = keep, texts: Any = texts) -> dict[str, torch.Tensor]:

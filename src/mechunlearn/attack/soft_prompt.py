@@ -16,7 +16,7 @@ import torch
 
 from mechunlearn.config import SoftPromptSettings
 from mechunlearn.facts import GONE, Fact
-from mechunlearn.facts.roles import halves
+from mechunlearn.facts.roles import beside, halves
 from mechunlearn.facts.text import Passage
 from mechunlearn.models.model import Model
 from mechunlearn.models.scoring import score
@@ -39,13 +39,13 @@ def soft_prompt(
     """
     ask = method("elicitation", "completion")
     forget = [fact for fact in facts if fact.role in GONE]
-    retain = [example(model, fact, fact.answer) for fact in facts if fact.role == "maintain-train"]
     rows: list[dict[str, Any]] = []
     for number, (seen, unseen) in enumerate(halves(forget, settings.split, seed)[: 1 + settings.both_halves]):
         # The kept facts are measured in the first run only, so that each stands there once a stage.
         kept = [fact for fact in facts if fact.role == "maintain-test"] if number == 0 else []
         measured = [*unseen, *kept, *(fact.with_role("attack-train", fact.new_answer) for fact in seen)]
         true = [example(model, fact, fact.answer) for fact in seen]
+        retain = [example(model, fact, fact.answer) for fact in beside(facts, unseen, settings.split)]
         rng = random.Random(f"soft-prompt-{seed}-{number}")
         ends = train(model, true, retain, settings, rng, f"soft prompt, half {number + 1}, seed {seed}")
         for step, vectors in zip((0, settings.steps), ends, strict=True):

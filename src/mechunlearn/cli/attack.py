@@ -1,5 +1,6 @@
 """Try to bring back what an edit removed."""
 
+import logging
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,6 +10,7 @@ from mechunlearn import artifacts, config
 from mechunlearn.cli.options import Base, Facts, HeldOut, Manifest, Out, Seeds, Settings, Text, load, settings_of
 from mechunlearn.facts import LOCALIZED
 
+log = logging.getLogger(__name__)
 app = typer.Typer()
 
 
@@ -33,7 +35,11 @@ def attack(
     function, rules = registry.load("attack", method), settings_of(config.attack_settings(method), settings)
     if base and isinstance(rules, config.AskingSettings) and rules.gate is not None:
         asked = usable(artifacts.read_measurements(base), rules.elicitations, rules.gate)
-        rules = rules.model_copy(update={"elicitations": asked})
+        if not asked:
+            log.warning(
+                "the model can use none of %s: only the training prompt is asked", ", ".join(rules.elicitations)
+            )
+        rules = rules.model_copy(update={"elicitations": asked or ["completion"]})
     training, _ = passages.split(passages.read(text), held_out)
     known = artifacts.read_facts(facts, *LOCALIZED)
     rows: list[dict[str, Any]] = []

@@ -58,6 +58,7 @@ def edit(
             names, history, rows = edit_in_turn(base, recipe, checkpoints)
             folder = out / f"seed{number}"
             artifacts.write_json(folder / "history.json", history)
+            (folder / BLOCKS).unlink(missing_ok=True)  # of a task that had blocks once
             if rows:
                 artifacts.write_table(folder / BLOCKS, artifacts.measurement_table(rows))
             delta.save(folder / "delta.safetensors", base, names, {**about, "seed": number})

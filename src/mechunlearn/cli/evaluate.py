@@ -19,7 +19,7 @@ from mechunlearn.cli.options import (
     load,
     settings_of,
 )
-from mechunlearn.facts import MEASURED
+from mechunlearn.facts import ASKED
 
 app = typer.Typer()
 
@@ -53,7 +53,7 @@ def evaluate(
     _, held_out = passages.split(passages.read(text), rules.texts)
     # Texts that surgery itself holds on to are measured too: the paper's retain set is mostly of this kind.
     held = ("maintain-train",) if biographies else ()
-    known, formats = artifacts.read_facts(facts, *MEASURED, *held), rules.elicitations
+    known, formats = artifacts.read_facts(facts, *ASKED, *held), rules.elicitations
     if base:
         formats = usable(artifacts.read_measurements(base), formats, rules.gate)
     forget = [fact for fact in known if fact.role == "forget"] if rules.samples else []

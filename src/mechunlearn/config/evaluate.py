@@ -13,13 +13,13 @@ class EvaluateSettings(Settings):
     elicitations: list[str] = Field(
         default=[
             *("completion", "question", "profession", "famous", "paraphrase-1", "paraphrase-2", "paraphrase-3"),
-            *("few-shot", "system-expert", "system-original", "choice-text", "choice-letter"),
+            *("few-shot", "few-shot-related", "system-expert", "system-original", "choice-text", "choice-letter"),
         ],
         min_length=1,
         description="The formats a fact is asked in, as far as they fit a task's facts: `question`, `profession` and "
-        "`famous` fit athletes, `paraphrase-1` to `-3` `counterfact`, `reversed` both, `paraphrase` facts of your own "
-        "and of `counterfact-upstream` (the last two are not among the default), and the others, with `completion`, "
-        "the training prompt, all facts.",
+        "`famous` fit athletes, `paraphrase-1` to `-3` `counterfact`, `few-shot-related` and `reversed` both, "
+        "`paraphrase` facts of your own and of `counterfact-upstream` (the last two are not among the default), and "
+        "the others, with `completion`, the training prompt, all facts.",
     )
     samples: int = Field(
         default=4, ge=0, description="Texts that the model writes about each forgotten subject; 0: none."

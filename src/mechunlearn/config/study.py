@@ -135,7 +135,8 @@ class Study(Settings):
     def asked(self, task: str) -> list[str]:
         """The formats that fit a task's facts: those of its fact set's module, and those that fit all.
 
-        `reversed` needs other subjects of the relation, which are at hand for the package's relations only.
+        `reversed` and `few-shot-related` need other subjects of the relation, which are at hand for the package's
+        relations only.
         """
         modules, facts = registry.methods("elicitation"), self.tasks[task].facts
         own = (
@@ -143,7 +144,7 @@ class Study(Settings):
             "context",
             "with_options",
             {"planted": "sports", "sports-upstream": "sports"}.get(facts, facts),
-            *(["reverse"] if facts in ("sports", "sports-upstream", "counterfact") else []),
+            *(["reverse", "related"] if facts in ("sports", "sports-upstream", "counterfact") else []),
             *(["reworded"] if facts in ("own", "counterfact-upstream") else []),
         )
         return [name for name in self.evaluate.elicitations if modules[name].rpartition(".")[2] in own]

@@ -57,6 +57,12 @@ class TaskSettings(Settings):
         lt=1,
         description="The fraction of the other known facts that is held out for measuring.",
     )
+    neighbors: int = Field(
+        default=3,
+        ge=0,
+        description="How many kept facts with the old answer of a forgotten fact, and as many with its new one, are "
+        "held out to be asked as its neighbors, those of `maintain_test` among them.",
+    )
     seed: int = Field(default=0, ge=0, description="Seed of the draw, the split and the new answers.")
 
     @model_validator(mode="after")

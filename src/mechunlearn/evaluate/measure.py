@@ -12,6 +12,7 @@ import torch
 from mechunlearn.facts import Fact
 from mechunlearn.facts.roles import neighbors
 from mechunlearn.facts.text import Passage
+from mechunlearn.facts.upstream import distinct
 from mechunlearn.models.model import Model
 from mechunlearn.models.scoring import score, text_hidden, text_scores
 from mechunlearn.progress import track
@@ -30,14 +31,15 @@ def measure(
 ) -> list[dict[str, Any]]:
     """Measurement rows of a model (see artifacts.MEASUREMENT_COLUMNS).
 
-    Neighbors of the forget facts (see facts.roles) are asked in the training prompt only. `base` is what
-    `text_hidden` gave before the edit; without it no KL divergence is measured. `hidden` is what it gives now, where
-    that is known.
+    Neighbors of the forget facts (see facts.roles) are asked in the training prompt only; of their options that begin
+    with the same token as another, the answer they borrow stays. `base` is what `text_hidden` gave before the edit;
+    without it no KL divergence is measured. `hidden` is what it gives now, where that is known.
     """
     rows: list[dict[str, Any]] = []
     for name in track(elicitations, f"measuring {stage}, seed {seed}"):
         ask = method("elicitation", name)
-        asked = [*facts, *(neighbors(facts) if name == "completion" else [])]
+        asked = [fact for fact in facts if fact.role != "neighbor"]
+        asked += distinct(neighbors(facts), model.option) if name == "completion" else []
         prompts = [(prompt, fact.role) for fact in asked for prompt in ask(fact)]
         for row, (_, role) in zip(score(model, [prompt for prompt, _ in prompts]), prompts, strict=True):
             rows.append({**row, "seed": seed, "stage": stage, "elicitation": name, "role": role})

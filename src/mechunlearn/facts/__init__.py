@@ -10,15 +10,18 @@ from pathlib import Path
 
 from mechunlearn.errors import FactError
 
-ROLES = ("forget", "forget-train", "obsolete", "update", "maintain-train", "maintain-test", "unknown")
-# What each phase may see. Localization sees every fact that the model knows; the edit never sees maintain-test.
-LOCALIZED = ("forget", "forget-train", "obsolete", "maintain-train", "maintain-test")
+ROLES = ("forget", "forget-train", "obsolete", "update", "maintain-train", "maintain-test", "neighbor", "unknown")
+# What each phase may see. Localization sees every fact that the model knows; the edit never sees maintain-test, nor
+# neighbors, which are only there to be asked as such.
+LOCALIZED = ("forget", "forget-train", "obsolete", "maintain-train", "maintain-test", "neighbor")
 EDITED = ("forget", "forget-train", "maintain-train")
 GONE = ("forget", "obsolete")  # what an edit removes, and attacks try to bring back
 KNOWN = (*GONE, "maintain-test")  # what is measured and the base model should know
 MEASURED = (*KNOWN, "update")
+HELD_OUT = ("maintain-test", "neighbor")
+ASKED = (*MEASURED, "neighbor")
 BACKWARDS = "reversed"  # the format that asks for subjects: by chance, a forgotten fact's still gets its share
-QUIZ = {"quiz-validation": "quiz", "quiz-test": "quiz"}  # two formats that each ask for another half of the facts
+VALIDATION = " / validation"  # how the ids of questions about people end by which a sweep may choose
 
 
 @dataclass(frozen=True)
@@ -29,7 +32,7 @@ class Fact:
     options   the answers it is scored among, its own included, without the leading space
     role      what a task does with it: see ROLES; `unknown` is a fact the model fails on. Where some facts are
               `forget-train`, edits train on these and leave those to `forget` for measuring; `obsolete` facts of a
-              biography are to be forgotten for those of `update`
+              biography are to be forgotten for those of `update`; a `neighbor` shares an answer with one to forget
     block     which block of a sequential task a fact to forget belongs to, from 1; 0 where there are none
     paraphrases   other wordings that the fact brings along, each with one `{}` like `prompt`
     """

@@ -1,6 +1,6 @@
 """The training prompt with other text before it: does the context bring a fact back?
 
-few-shot         three true statements of other kinds, as worked examples
+few-shot         three true statements of other kinds (facts of the same relation: `few-shot-related`)
 system-expert    a system line that promises an expert
 system-original  a system line that asks for what was learned before any change
 

@@ -7,16 +7,12 @@ in the forward direction only. So this asks whether the old association is left 
 """
 
 import random
-from collections import defaultdict
-from functools import cache
-from pathlib import Path
 
-from mechunlearn.errors import FactError
-from mechunlearn.facts import Fact, Prompt, counterfact, sports
+from mechunlearn.facts import BACKWARDS, Fact, Prompt
+from mechunlearn.facts.related import subjects
 from mechunlearn.registry import elicitation
 
 SUBJECTS = 4
-RESOURCES = Path(__file__).parents[1] / "resources"
 # The right words stand at other places than each other; the fact's own subject comes to stand at every place in turn.
 EXAMPLES = (
     'Question: What fits the gap in "The color of ___ is green": snow, grass, coal or blood? Answer: grass\n'
@@ -31,7 +27,8 @@ def backwards(fact: Fact) -> list[Prompt]:
     `true` is the fact's subject. There is no `new`: none of the other subjects has the new answer's claim to the old
     one, so only what is left of the old association is measured. Raises FactError for a relation of other data.
     """
-    before, after = fact.prompt.rpartition("\n")[2].removeprefix("Fact: ").split("{}")
+    before, after = fact.prompt.split("{}")
+    before = before.rpartition("\n")[2].removeprefix("Fact: ")
     head = f'{EXAMPLES}Question: What fits the gap in "{before}___{after} {fact.answer}": '
     names, prompts = (_name(fact.subject), *others(fact)), []
     for order in range(len(names)):
@@ -59,12 +56,7 @@ def others(fact: Fact) -> tuple[str, ...]:
 
     All begin with different letters, so that the first token tells them apart in any vocabulary; a "The" is left out.
     """
-    if fact.relation not in _subjects():
-        raise FactError(
-            f"{fact.id!r} is of the relation {fact.relation!r}, of which no other subjects are known; the format "
-            f"`reversed` can ask for {', '.join(_subjects())}."
-        )
-    pool = [subject for subject, answer in _subjects()[fact.relation] if answer != fact.answer]
+    pool = [subject for subject, answer in subjects(fact, BACKWARDS) if answer != fact.answer]
     found = {_name(fact.subject)[0].casefold(): ""}
     for name in map(_name, random.Random(f"reversed-{fact.id}").sample(pool, len(pool))):
         if len(found) < SUBJECTS:
@@ -74,15 +66,3 @@ def others(fact: Fact) -> tuple[str, ...]:
 
 def _name(subject: str) -> str:
     return subject.removeprefix("The ")
-
-
-@cache
-def _subjects() -> dict[str, list[tuple[str, str]]]:
-    """By relation: subjects and their answers."""
-    found = defaultdict[str, list[tuple[str, str]]](list)
-    for fact in [
-        *sports.read(RESOURCES / "sports/athletes.csv"),
-        *counterfact.read(RESOURCES / "counterfact/facts.csv"),
-    ]:
-        found[fact.relation].append((fact.subject, fact.answer))
-    return dict(found)

@@ -3,17 +3,20 @@
 assign      every fact's role in a task
 shuffled    items in a random order that hardly changes when one more or one less is there
 halves      the forget set in two, for attacks that train on one half and are tested on the other
+beside      the kept facts that such an attack may train on as well
 neighbors   facts that an edit of the forget set may pull along: alike in the old answer, or in the new one
 """
 
 import random
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from hashlib import sha256
 from typing import TypeVar
 
 from mechunlearn.config import TaskSettings
 from mechunlearn.errors import FactError
-from mechunlearn.facts import Fact
+from mechunlearn.facts import HELD_OUT, Fact
 
 Item = TypeVar("Item")
 
@@ -35,11 +38,11 @@ def assign(
 ) -> list[Fact]:
     """Give every fact its role, in the order given; facts to forget also get their new answer.
 
-    The known facts are drawn by the task's seed (or taken in file order). The first `forget` of them are forgotten,
-    or all with the task's `answer`, of which half are trained on and not measured; the rest is split into
-    maintain-train and maintain-test. The task's `blocks` are equal parts of the forgotten ones, in the order drawn.
-    Raises FactError where the model knows too few facts for that, and where the new answer is not another of a fact's.
-    Facts that have roles already keep them, known or not (biographies).
+    The known facts are drawn by the task's seed (or taken in file order). The first `forget` of them are forgotten, or
+    all with the task's `answer`, of which half are trained on and not measured; the rest is split into maintain-train
+    and maintain-test, with a few of the former held out as neighbors. The task's `blocks` are equal parts of the
+    forgotten ones, in the order drawn. Raises FactError where the model knows too few facts for that, and where the new
+    answer is not another of a fact's. Facts that have roles already keep them, known or not (biographies).
     """
     if facts and all(fact.role for fact in facts):
         return list(facts)
@@ -54,6 +57,8 @@ def assign(
         for fact in gone
     }
     known_ids = {fact.id for fact in pool}
+    touched = {(fact.relation, answer) for fact in gone for answer in (fact.answer, replaced[fact.id])}
+    held = _held_out(kept, tested, touched, task.neighbors)
     blocks = {fact.id: 1 + place * task.blocks // len(gone) for place, fact in enumerate(gone)} if task.blocks else {}
 
     def role(fact: Fact) -> str:
@@ -61,9 +66,26 @@ def assign(
             return "forget-train" if fact.id in trained else "forget"
         if fact.id not in known_ids:
             return "unknown"
-        return "maintain-test" if fact.id in tested else "maintain-train"
+        return "maintain-test" if fact.id in tested else "neighbor" if fact.id in held else "maintain-train"
 
     return [fact.with_role(role(fact), replaced.get(fact.id, ""), blocks.get(fact.id, 0)) for fact in facts]
+
+
+def _held_out(kept: Sequence[Fact], tested: set[str], touched: set[tuple[str, str]], count: int) -> set[str]:
+    """The ids of kept facts that no edit may see, so that `count` of each (relation, answer) can be asked as neighbors.
+
+    Those of maintain-test are among the `count`. At most half of the others: edits need some to train on.
+    """
+    others = [fact for fact in kept if fact.id not in tested]
+    there = Counter((fact.relation, fact.answer) for fact in kept if fact.id in tested)
+    short = {pair: count - there[pair] for pair in touched}
+    held = list[str]()
+    for fact in others:
+        pair = fact.relation, fact.answer
+        if short.get(pair, 0) > 0:
+            short[pair] -= 1
+            held.append(fact.id)
+    return set(held[: len(others) // 2])
 
 
 def _forgotten(pool: Sequence[Fact], task: TaskSettings, asked: int) -> list[Fact]:
@@ -113,21 +135,37 @@ def halves(forget: Sequence[Fact], by: str, seed: int) -> list[tuple[list[Fact],
     return [(first, second), (second, first)]
 
 
+def beside(facts: Iterable[Fact], tested: Iterable[Fact], by: str) -> list[Fact]:
+    """The maintain-train facts that an attack tested on `tested` may train on; by `subjects`, none about one of these.
+
+    Raises FactError where there are none.
+    """
+    about = {fact.subject for fact in tested} if by == "subjects" else set[str]()
+    found = [fact for fact in facts if fact.role == "maintain-train" and fact.subject not in about]
+    if not found:
+        raise FactError("split is 'subjects', but all facts to keep are about subjects on which the attack is tested.")
+    return found
+
+
 def neighbors(facts: Sequence[Fact]) -> list[Fact]:
-    """The maintain-test facts of a forgotten fact's relation that share an answer with it, in two roles.
+    """The held out facts of a forgotten fact's relation that share an answer with it, in two roles.
 
     `neighbor-same`: the answer that was forgotten is theirs too; their new answer is the forgotten fact's, which an
     edit must not give them (neighborhood prompts of Meng et al. 2022). `neighbor-new`: theirs is the answer that was
-    put in, their new answer the one that went. Where several forgotten facts match, the first counts.
+    put in, their new answer the one that went. Where several forgotten facts match, the first counts. What they borrow
+    joins their options, where it is not among them.
     """
     same, new = dict[tuple[str, str], str](), dict[tuple[str, str], str]()
     for fact in facts:
         if fact.role == "forget":
             same.setdefault((fact.relation, fact.answer), fact.new_answer)
             new.setdefault((fact.relation, fact.new_answer), fact.answer)
-    kept = [fact for fact in facts if fact.role == "maintain-test"]
+    kept = [fact for fact in facts if fact.role in HELD_OUT]
     return [
-        fact.with_role(role, others[fact.relation, fact.answer])
+        replace(
+            fact.with_role(role, borrowed := others[fact.relation, fact.answer]),
+            options=tuple(dict.fromkeys(filter(None, [*fact.options, borrowed]))),
+        )
         for role, others in (("neighbor-same", same), ("neighbor-new", new))
         for fact in kept
         if (fact.relation, fact.answer) in others

@@ -14,6 +14,7 @@ or a SourceError where the hub cannot be reached.
 import ast
 import re
 import reprlib
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -64,13 +65,14 @@ def counterfact(source: str | Path, choices: str | Path | None = None) -> list[A
     """The facts of CounterFact, and of a file of multiple choices the distractors of those facts that it asks for.
 
     The original (Meng et al. 2022) keeps subject, prompt and answers in `requested_rewrite`; the selection of Guo et
-    al. 2024 has them as columns, with the subject written into the prompt. Spaces around texts are dropped: an answer
-    brings its own.
+    al. 2024 has them as columns, with the subject written into the prompt. Other selections have no `case_id`: there
+    rows are counted from 0. A fact without a multiple choice of its own is scored among all true answers of its
+    relation. Spaces around texts are dropped: an answer brings its own.
     """
     multiple = read_choices(choices) if choices else {}
     found: dict[int, Asked] = {}
     for where, row in rows(source):
-        case = _number(where, row, "case_id")
+        case = _number(where, row, "case_id") if "case_id" in row else len(found)
         if case in found:
             raise FactError(f"{where}: case_id {case} stands there twice.")
         fact = (_rewrite if "target_true" not in row else _column)(where, row)
@@ -82,7 +84,17 @@ def counterfact(source: str | Path, choices: str | Path | None = None) -> list[A
         names = ("paraphrase_prompts", "neighborhood_prompts", "attribute_prompts", "generation_prompts")
         texts = [_texts(where, row, name) for name in names]
         found[case] = Asked(replace(fact, paraphrases=_wordings(fact, texts[0])), case, *texts)
-    return list(found.values())
+    answers = defaultdict[str, dict[str, None]](dict)
+    for asked in found.values():
+        answers[asked.fact.relation][asked.fact.answer] = None
+    return [
+        asked if asked.case in multiple else replace(asked, fact=_of_relation(asked.fact, answers[asked.fact.relation]))
+        for asked in found.values()
+    ]
+
+
+def _of_relation(fact: Fact, answers: Iterable[str]) -> Fact:
+    return replace(fact, options=tuple(dict.fromkeys([*fact.options, *answers])))
 
 
 def read_choices(source: str | Path) -> dict[int, Choice]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 from mechunlearn.config import SweepSettings, TaskSettings
 from mechunlearn.errors import FactError
-from mechunlearn.facts import Fact
+from mechunlearn.facts import VALIDATION, Fact
 from mechunlearn.facts.roles import assign
 
 TRAINED = ("maintain-train", "forget-train")  # what a task's edit may see and nobody measures
@@ -28,7 +28,7 @@ def draw(
     (2024). Raises FactError where too few facts are left.
     """
     if task.facts == "biographies":
-        return [fact for fact in facts if fact.id.endswith(" / validation")]
+        return [fact for fact in facts if fact.id.endswith(VALIDATION)]
     pool = [fact.with_role("", fact.new_answer) for fact in facts if fact.role in TRAINED]
     count = settings.forget or task.forget if task.forget else None
     most = len(pool) - 2

@@ -1,13 +1,16 @@
 """Multiple choice, in every cyclic order of the options, so that no answer owes anything to its place.
 
 choice-text     answered with the option's words
-choice-letter   answered with a letter, after a worked example that moves with the order
+choice-letter   answered with a letter, after a worked example that stays as it is
 offered         the options a fact is offered: its answer, its new answer, and others of its relation
 
-Athletes are asked in sentences of their own (paper, section 3.1.1), all other facts in their training prompt's.
+Athletes are asked in sentences of their own (paper, section 3.1.1), all other facts in their training prompt's. The
+example's letter does not turn with the options, so each of them stands at the letter that a model may copy once. In the
+paper's order golf is D, and D the example's answer: a model edited to say golf need only copy.
 """
 
 import random
+from collections.abc import Sequence
 from dataclasses import replace
 
 from mechunlearn.facts import Fact, Prompt, sports
@@ -15,7 +18,7 @@ from mechunlearn.facts.completion import ask
 from mechunlearn.registry import elicitation
 
 LETTERS = "ABCD"
-EXAMPLE, COLORS = "The color of grass is", ("green", "white", "purple", "black")
+COLORS, RIGHT = ("white", "green", "purple", "black"), "B"  # grass is green
 
 
 @elicitation("choice-text")
@@ -41,23 +44,22 @@ def choice_letter(fact: Fact) -> list[Prompt]:
     prompts = []
     for number, turned in enumerate(_orders(fact)):
         letters = LETTERS[: len(turned.options)]
-        listed = "\n".join(f"{letter}. {option}" for letter, option in zip(letters, turned.options, strict=True))
         if fact.options == sports.OPTIONS:
-            task, example, shown = "Answer each question", "What sport does Tiger Woods play?", listed
-            right = letters[turned.options.index("golf")]
-            before, after = "What sport does ", f" play?\n{listed}\nAnswer:"
+            task, example = "Answer each question", "What color is grass?"
+            before, after = "What sport does ", " play?"
         else:
-            task, example, right = "Complete each sentence", EXAMPLE, letters[-number % len(letters)]
-            colors = COLORS[: len(letters)]
-            shown = "\n".join(
-                f"{letter}. {color}" for letter, color in zip(letters, colors[number:] + colors[:number], strict=True)
-            )
-            before, _, after = turned.prompt.rpartition("\n")[2].removeprefix("Fact: ").partition("{}")
-            after = f"{after}\n{listed}\nAnswer:"
-        before = f"{task} with one letter.\n\n{example}\n{shown}\nAnswer: {right}\n\n{before}"
-        prompt = ask(turned, before, after)
+            task, example = "Complete each sentence", "The color of grass is"
+            before, after = turned.prompt.split("{}")
+            before = before.rpartition("\n")[2].removeprefix("Fact: ")
+        shown = f"{example}\n{_listed(letters, COLORS)}\nAnswer: {RIGHT}"
+        before = f"{task} with one letter.\n\n{shown}\n\n{before}"
+        prompt = ask(turned, before, f"{after}\n{_listed(letters, turned.options)}\nAnswer:")
         prompts.append(replace(prompt, options=tuple(f" {letter}" for letter in letters), order=number))
     return prompts
+
+
+def _listed(letters: str, options: Sequence[str]) -> str:
+    return "\n".join(f"{letter}. {option}" for letter, option in zip(letters, options, strict=False))
 
 
 def offered(fact: Fact) -> tuple[str, ...]:

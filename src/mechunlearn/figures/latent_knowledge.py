@@ -25,7 +25,9 @@ CURVES = (
     ("true answer, before the edit", "p_true", "", True, "black", "", (0, (3, 1.5))),
     ("true answer", "p_true", "", False, "#0072B2", "o", "-"),
     ("new answer", "p_new", "", False, "#D55E00", "s", "-"),
-    ("true answer, control", "p_true", "-permuted", False, style.SOFT, "", ":"),
+    ("true answer, control", "p_true", "-permuted", False, "#0072B2", "", ":"),
+    ("new answer, before the edit", "p_new", "", True, style.SOFT, "", (0, (3, 1.5))),
+    ("new answer, control", "p_new", "-permuted", False, "#D55E00", "", ":"),
 )
 
 
@@ -52,7 +54,7 @@ def draw(results: Path, metrics: pd.DataFrame) -> Figure:
             row[0].set_yticks([0, 0.5, 1])
         drawing.supylabel("Probability that the probe gives", fontsize=9)
         handles, labels = grid[0, 0].get_legend_handles_labels()
-        drawing.legend(handles, labels, loc="outside upper center", ncols=len(labels))
+        drawing.legend(handles, labels, loc="outside upper center", ncols=3)
     return drawing
 
 

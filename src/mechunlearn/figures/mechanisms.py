@@ -1,6 +1,7 @@
 """Which mechanism do masked weights belong to: looking a fact up, or bringing it out? Torch-free.
 
 PARTS       the parts that are told apart
+largest     with how many weights masked that is told
 mechanisms  by localization: how many weights of each part it holds, and how many of them are masked
 table       the same for people
 """
@@ -22,7 +23,7 @@ PARTS = {
 
 
 def mechanisms(results: Path, metrics: pd.DataFrame, extraction: int) -> pd.DataFrame:
-    """Rows of localization, part, masked and held: weights at the largest size, averaged over seeds.
+    """Rows of localization, part, masked and held: weights at the largest size that all reached, averaged over seeds.
 
     `extraction` components extract the answer, those with the largest direct effects; of a head its queries and
     outputs count. An MLP that looks facts up and extracts counts as both, as in the paper's Tables 2 and 3. Raises
@@ -31,13 +32,13 @@ def mechanisms(results: Path, metrics: pd.DataFrame, extraction: int) -> pd.Data
     lookup, scores = results / "selection/fact-lookup.json", data.scores(results, "path-patching")
     looking = {component.layer for component in read_selection(lookup).components} if lookup.is_file() else set()
     found = extracting(scores, extraction, heads_only=False) if scores is not None else None
-    rows = []
+    rows, size = [], largest(results)
     for name in data.localizations(metrics):
         path = results / "masks" / f"{name}-weights.parquet"
         if not path.is_file():
             continue
         table = read_table(path, MASK_COLUMNS)
-        table = table[table["size"] == table["size"].max()].groupby(["layer", "kind", "head"], as_index=False).mean()
+        table = table[table["size"] == size].groupby(["layer", "kind", "head"], as_index=False).mean()
         heads = pd.Series(list(zip(table.layer, table["head"], strict=True)), index=table.index, dtype=object)
         mlp = table.kind == "mlp"
         member = {
@@ -49,6 +50,12 @@ def mechanisms(results: Path, metrics: pd.DataFrame, extraction: int) -> pd.Data
         for part, inside in member.items():
             rows.append((name, part, table.weights[inside].sum(), table.of[inside].sum()))
     return pd.DataFrame(rows, columns=["localization", "part", "masked", "held"])
+
+
+def largest(results: Path) -> int:
+    """How many weights every localization could mask; 0 where nothing is masked. Raises ArtifactError."""
+    paths = (results / "masks").glob("*-weights.parquet")
+    return min((int(read_table(path, MASK_COLUMNS)["size"].max()) for path in paths), default=0)
 
 
 def table(results: Path, metrics: pd.DataFrame, extraction: int) -> str:

@@ -28,6 +28,7 @@ PANELS = [
     Panel("p_new", "completion", "forget", "New answer,\ntraining prompt"),
     Panel("p_new", "paraphrase-1", "forget", "New answer,\nrephrased"),
     Panel("p_new", "choice-text", "forget", "New answer,\nmultiple choice"),
+    Panel("p_true", "choice-text", "forget", "True answer,\nmultiple choice"),
     Panel("p_true", "completion", "maintain-test", "True answer,\nfacts to keep"),
 ]
 

@@ -13,6 +13,7 @@ STREAMS = {
     "forget": "Forgotten",
     "obsolete": "Obsolete",
     "update": "Update",
+    "maintain-train": "Retained",
     "maintain-test": "Kept, never trained on",
 }
 NONE = "This study has no texts whose hidden states were compared."
@@ -64,7 +65,7 @@ def caption(results: Path, metrics: pd.DataFrame, level: str = "95%") -> tuple[s
         told = list[str]()
         for name in data.localizations(metrics):
             parts = []
-            for role, title in (("forget", "forgotten"), ("maintain-test", "kept")):
+            for role, title in (("forget", "forgotten"), ("maintain-train", "retained"), ("maintain-test", "kept")):
                 rows = _rows(metrics, objective, localization=name, role=role)
                 if not rows.empty:
                     least = rows.sort_values("value").to_dict("records")[0]

@@ -16,7 +16,7 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -30,13 +30,53 @@ from mechunlearn.figures.latent_knowledge import probed
 from mechunlearn.metrics import WORST, last
 from mechunlearn.study import BASE
 
-# What the paper's metric is called in report/published, and which of ours is the same thing.
+
+class Published(NamedTuple):
+    """What the paper's metric is called in report/published, and which of ours is the same thing.
+
+    stage   `relearned`, `soft-prompt`: the attack's last one
+    error   the paper gives one minus it
+    """
+
+    name: str
+    title: str
+    metric: str
+    elicitation: str
+    role: str
+    stage: str = "edited"
+    error: bool = False
+
+
+# The paper asks athletes for the new answer as a chatbot, other facts in the training prompt.
 PUBLISHED = [
-    ("edit_accuracy", "New answer, chatbot question", ("p_new", "question", "forget")),
-    ("mcq_edit_accuracy", "New answer, multiple choice by letter", ("p_new", "choice-letter", "forget")),
-    ("", "New answer, multiple choice in words", ("p_new", "choice-text", "forget")),
-    ("maintain_accuracy", "Kept facts, training prompt", ("p_true", "completion", "maintain-test")),
-    ("forget_accuracy_relearned_20", "True answer after relearning", ("p_true", "completion", "relearned")),
+    Published("forget_error", "True answer, training prompt", "p_true", "completion", "forget", error=True),
+    Published("edit_accuracy", "New answer, chatbot question", "p_new", "question", "forget"),
+    Published("edit_accuracy", "New answer, training prompt", "p_new", "completion", "forget"),
+    Published("paraphrase_edit_accuracy", "New answer, rephrased", "p_new", "paraphrase-1", "forget"),
+    Published("mcq_edit_accuracy", "New answer, multiple choice by letter", "p_new", "choice-letter", "forget"),
+    Published("", "New answer, multiple choice in words", "p_new", "choice-text", "forget"),
+    Published(
+        "mcq_forget_error", "True answer, multiple choice by letter", "p_true", "choice-letter", "forget", error=True
+    ),
+    Published("maintain_accuracy", "Kept facts, training prompt", "p_true", "completion", "maintain-test"),
+    Published(
+        "mcq_maintain_accuracy", "Kept facts, multiple choice by letter", "p_true", "choice-letter", "maintain-test"
+    ),
+    Published(
+        "neighborhood_edit_error", "New answer given to neighbors", "p_new", "completion", "neighbor-same", error=True
+    ),
+    Published(
+        "forget_accuracy_relearned_20", "True answer after relearning", "p_true", "completion", "forget", "relearned"
+    ),
+    Published(
+        "forget_accuracy_soft_prompt",
+        "True answer after a soft prompt",
+        "p_true",
+        "completion",
+        "forget",
+        "soft-prompt",
+    ),
+    Published("mmlu", "MMLU", "accuracy_true", "mmlu", BENCHMARK),
 ]
 
 
@@ -94,9 +134,10 @@ def planted(table: pd.DataFrame) -> str:
 
 def results(metrics: pd.DataFrame, objective: str) -> str:
     """Every format that counts, base model first; formats that do not are named with the reason."""
-    head = ["", "New answer", "True answer", "Says new", "Says true", "Kept: true", "Kept: says true"]
-    columns = [("p_new", "forget"), ("p_true", "forget"), ("accuracy_new", "forget"), ("accuracy_true", "forget")]
-    columns += [("p_true", "maintain-test"), ("accuracy_true", "maintain-test")]
+    head = ["", "New answer", "True answer", "Says new", "Says true", "Likeliest word is true"]
+    head += ["Kept: true", "Kept: says true"]
+    columns = [(name, "forget") for name in ("p_new", "p_true", "accuracy_new", "accuracy_true", "first_true")]
+    columns += [(name, "maintain-test") for name in ("p_true", "accuracy_true")]
     groups: list[tuple[str, list[list[str]]]] = []
     for elicitation in data.elicitations(metrics):
         title = f"{html.safe(words.elicitation(elicitation))} "
@@ -124,6 +165,7 @@ def objectives(metrics: pd.DataFrame, seconds: Mapping[tuple[str, str], float]) 
     """
     columns = [
         ("True answer", "p_true", "edited", "completion", "forget"),
+        ("Likeliest word is true", "first_true", "edited", "completion", "forget"),
         ("New answer", "p_new", "edited", "completion", "forget"),
         ("True answer at worst", "p_true", WORST, "", "forget"),
         ("Kept: true", "p_true", "edited", "completion", "maintain-test"),
@@ -255,6 +297,7 @@ def probes(metrics: pd.DataFrame, objective: str) -> str:
                     ("accuracy_true", "forget", own),
                     ("accuracy_new", "forget", own),
                     ("accuracy_true", "forget", control),
+                    ("accuracy_new", "forget", control),
                     ("accuracy_true", "maintain-test", own),
                 )
             ]
@@ -264,7 +307,7 @@ def probes(metrics: pd.DataFrame, objective: str) -> str:
         if body:
             n = " and ".join(map(str, counts))
             groups.append((f'Probes of the hidden states at the {title} <span class="n">n = {n}</span>', body))
-    head = ["", "Layer", "Says true", "Says new", "Control: says true", "Kept: says true"]
+    head = ["", "Layer", "Says true", "Says new", "Control: says true", "Control: says new", "Kept: says true"]
     return html.table(head, groups) if groups else ""
 
 
@@ -277,27 +320,31 @@ def published(metrics: pd.DataFrame, objective: str, folder: Path, task: str) ->
     means, cells = means[means.task == task], cells[cells.task == task]
     if means.empty:
         return ""
-    relearned = last(metrics.stage.unique(), "relearned")
+    chatbot = "question" in data.elicitations(metrics)
+    counting = [*data.counting(metrics), *data.benchmarks(metrics)]
     groups = []
-    for name, title, (metric, elicitation, role) in PUBLISHED:
-        stage, role = (relearned, "forget") if role == "relearned" else ("edited", role)
+    for each in PUBLISHED:
+        if each.name == "edit_accuracy" and (each.elicitation == "question") != chatbot:
+            continue
+        stage = last(metrics.stage.unique(), each.stage)
         rows = []
         for localization in data.localizations(metrics):
-            where = {"localization": localization, "objective": objective, "stage": stage, "role": role}
-            ours = data.one(metrics, metric, elicitation=elicitation, **where)
-            counts = elicitation in data.counting(metrics)
-            if ours is not None or (not counts and elicitation in data.elicitations(metrics)):
-                theirs = _paper(means, cells, localization, name)
-                mine = words.row(ours) if counts else f"n/a (base {words.number(data.gate(metrics, elicitation))})"
+            where = {"localization": localization, "objective": objective, "stage": stage, "role": each.role}
+            ours = data.one(metrics, each.metric, elicitation=each.elicitation, **where)
+            counts = each.elicitation in counting
+            if ours is not None or (not counts and each.elicitation in data.elicitations(metrics)):
+                theirs = _paper(means, cells, localization, each)
+                mine = words.row(ours) if counts else f"n/a (base {words.number(data.gate(metrics, each.elicitation))})"
                 rows.append([html.safe(words.localization(localization)), theirs, mine])
         if rows:
-            groups.append((html.safe(title), rows))
+            groups.append((html.safe(each.title), rows))
     return html.table(["", "Paper: mean (lowest to highest)", "Here"], groups)
 
 
-def _paper(means: pd.DataFrame, cells: pd.DataFrame, localization: str, metric: str) -> str:
+def _paper(means: pd.DataFrame, cells: pd.DataFrame, localization: str, of: Published) -> str:
     def values(table: pd.DataFrame) -> pd.Series:
-        return table[(table.localization == localization) & (table.metric == metric)].value
+        found = table[(table.localization == localization) & (table.metric == of.name)].value
+        return 1 - found if of.error else found
 
     mean, each = values(means), values(cells)
     if mean.empty:

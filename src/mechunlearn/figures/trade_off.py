@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from mechunlearn.facts import BACKWARDS
 from mechunlearn.figures import data, style, words
 from mechunlearn.figures.panels import Edit, between, panels
 from mechunlearn.registry import figure
@@ -33,7 +34,7 @@ def draw(results: Path, metrics: pd.DataFrame) -> Figure:
     shown = panels(metrics)
     if not shown:
         return style.nothing(NONE)
-    if not data.counting(metrics):
+    if not _formats(metrics):
         return style.nothing(UNUSABLE)
     with style.look():
         drawing = style.canvas(sum(max(3.4, 0.42 * len(panel.edits) + 1.0) for panel in shown))
@@ -57,15 +58,22 @@ def keeping(metrics: pd.DataFrame, localization: str, objective: str) -> Point:
     return _mean(metrics, localization, objective, "maintain-test", lambda value: value)
 
 
-def _mean(metrics: pd.DataFrame, localization: str, objective: str, role: str, turn: Callable[[float], float]) -> Point:
-    """Mean over the formats that count. The interval is the mean of theirs.
+def _formats(metrics: pd.DataFrame) -> list[str]:
+    """The formats that the model can use in which forgotten facts and those to keep were asked for their answers."""
+    rows = data.pick(metrics, "p_true", stage="edited")
+    asked = [set(rows[rows.role == role].elicitation) for role in ("forget", "maintain-test")]
+    return [name for name in data.counting(metrics) if name != BACKWARDS and all(name in each for each in asked)]
 
-    All formats ask for the same facts, so this interval is at most too wide (as if they all erred together).
+
+def _mean(metrics: pd.DataFrame, localization: str, objective: str, role: str, turn: Callable[[float], float]) -> Point:
+    """Mean over the formats of `_formats`. The interval is the mean of theirs.
+
+    They ask for the same facts, so this interval is at most too wide (as if they all erred together).
     """
     stage = BASE if localization == BASE else "edited"
     where = {"localization": localization, "objective": objective, "stage": stage, "role": role}
     rows = data.pick(metrics, "p_true", **where)
-    rows = rows[rows.elicitation.isin(data.counting(metrics))].set_index("elicitation")
+    rows = rows[rows.elicitation.isin(_formats(metrics))].set_index("elicitation")
     low, high = sorted((turn(float(rows.low.mean())), turn(float(rows.high.mean()))))
     formats = {str(name): turn(float(value)) for name, value in rows.value.items()}
     return Point(turn(float(rows.value.mean())), low, high, formats)
@@ -128,7 +136,7 @@ def _rows(axes: Axes, points: Sequence[tuple[Edit, Point, Point]]) -> None:
 
 def caption(results: Path, metrics: pd.DataFrame, level: str = "95%") -> tuple[str, str]:
     """Which edits forget and keep most and least, and what the axes mean."""
-    shown, formats, found = panels(metrics), data.counting(metrics), dict[str, list[str]]()
+    shown, formats, found = panels(metrics), _formats(metrics), dict[str, list[str]]()
     if not shown:
         return NONE, ""
     if not formats:
