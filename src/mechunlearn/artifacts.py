@@ -32,6 +32,7 @@ from mechunlearn.facts import Fact
 FACT_COLUMNS = [
     "id", "subject", "relation", "answer", "prompt", "options", "new_answer", "role", "p_answer", "rank",
 ]  # fmt: skip
+FURTHER = ("paraphrases", "neighborhood", "attribute")  # of facts, where some have them
 SCORE_COLUMNS = ["seed", "fact", "layer", "kind", "head", "position", "effect"]
 PLANTED_COLUMNS = ["model", "task", "layer", "localizer", "rank", "low", "high", "layers", "first", "n"]
 MASK_COLUMNS = ["seed", "size", "layer", "kind", "head", "weights", "of"]
@@ -158,14 +159,14 @@ def read_table(path: str | Path, columns: Iterable[str] = ()) -> pd.DataFrame:
 def write_facts(path: str | Path, facts: Sequence[Fact], p_answer: Sequence[float], rank: Sequence[int]) -> None:
     """Write facts with their roles beside the base model's P(answer) and the answer's rank."""
     table = pd.DataFrame([asdict(fact) for fact in facts])
-    further = [name for name in ("block", "paraphrases") if any(getattr(fact, name) for fact in facts)]
+    further = [name for name in ("block", *FURTHER) if any(getattr(fact, name) for fact in facts)]
     write_table(path, table.assign(p_answer=list(p_answer), rank=list(rank))[[*FACT_COLUMNS, *further]])
 
 
 def read_facts(path: str | Path, *roles: str) -> list[Fact]:
     """Facts in file order, all or those of the roles given."""
     table = read_table(path, FACT_COLUMNS)
-    for name in {"options", "paraphrases"} & set(table):
+    for name in {"options", *FURTHER} & set(table):
         table[name] = table[name].map(tuple)
     rows = table.drop(columns=["p_answer", "rank"]).to_dict("records")
     facts = [Fact(**{str(key): value for key, value in row.items()}) for row in rows]

@@ -192,8 +192,12 @@ def mem_mb(size: Size, work: Work, attempt: int = 1) -> int:
 
 
 def runtime(size: Size, work: Work, attempt: int = 1) -> int:
-    """Minutes: two operations a weight for a token forward, six for one forward and back, weights of 16 bits."""
-    operations = size.weights / 2 * (2 * work.forward + 6 * work.back)
+    """Minutes: two operations a weight for a token forward, six for one forward and back, weights of 16 bits.
+
+    On a GPU the layers run forward once more.
+    """
+    back = 8 if gpu(size, work) else 6
+    operations = size.weights / 2 * (2 * work.forward + back * work.back)
     return attempt * ceil(START + operations / SPEED["gpu" if gpu(size, work) else "cpu"] / 60)
 
 

@@ -1,11 +1,13 @@
 """Measuring: every fact, format and order once, and every text."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from mechunlearn.artifacts import MEASUREMENT_COLUMNS, measurement_table
 from mechunlearn.evaluate.measure import measure, screen
-from mechunlearn.facts import Fact, with_options
+from mechunlearn.facts import Fact, Prompt, with_options
 from mechunlearn.facts.completion import completion
 from mechunlearn.facts.roles import neighbors
 from mechunlearn.facts.text import Passage
@@ -107,3 +109,25 @@ def test_neighbors_are_asked_whatever_they_borrow(tiny):
     assert {("Senegal", "neighbor-same"), ("Vatican", "neighbor-new")} <= asked
     assert not any(name == "Vatican" and role == "neighbor" for name, role in asked)
     assert all(0 <= row["p_new"] <= row["p_options"] for row in rows if row["role"].startswith("neighbor"))
+
+
+def test_counterfacts_own_prompts_are_its_facts_neighbors(tiny):
+    """Asked whole, several of a fact as its orders, so that intervals are over forgotten facts and not over prompts."""
+    model, options = tiny("llama"), ("Oslo", "Lima", "Rome")
+    gone = Fact("Ona (7)", "Ona", "lives", "Oslo", "The city of {} is", options, "Lima").with_role("forget", "Lima")
+    gone = replace(gone, neighborhood=("The city of Ulo is", "Ebba lives in"), attribute=("The city of Paz is",))
+    other = Fact("Ida", "Ida", "lives", "Oslo", "The city of {} is", options).with_role("maintain-test")
+    rows = measure(model, [gone, other], [], ["completion", "choice-text"], "base", 0)
+    found = {(row["role"], row["order"]): row for row in rows if row["role"].startswith("neighbor")}
+    assert set(found) == {("neighbor-same", 0), ("neighbor-same", 1), ("neighbor-new", 0)}
+    assert {row["fact"] for row in found.values()} == {"Ona (7)"}
+    for place, text, true in (
+        (("neighbor-same", 0), "The city of Ulo is", 0),
+        (("neighbor-same", 1), "Ebba lives in", 0),
+        (("neighbor-new", 0), "The city of Paz is", 1),
+    ):
+        prompt = Prompt("Ona (7)", text, (0, len(text)), (" Oslo", " Lima", " Rome"), true, 1 - true)
+        (expected,) = score(model, [prompt])
+        assert found[place]["choice"] == expected["choice"]
+        for name in ("p_true", "p_new"):
+            assert found[place][name] == pytest.approx(expected[name], rel=1e-4)

@@ -483,6 +483,9 @@ def test_screening_drops_what_a_model_cannot_tell_apart_from_published_facts_onl
     stored = read_facts(tmp_path / "facts.parquet", "forget")
     assert len(stored) == 2
     assert all(fact.new_answer in fact.options for fact in stored)
+    if name != "own":
+        brought = {(fact.neighborhood, fact.attribute) for fact in stored}
+        assert brought == {(tuple(PROMPTS["neighborhood_prompts"]), tuple(PROMPTS["attribute_prompts"]))}
 
 
 # the authors' files ---------------------------------------------------------------------------------------------

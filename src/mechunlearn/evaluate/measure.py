@@ -4,7 +4,9 @@ measure   all elicitations and texts of a model at one stage
 screen    which facts the base model knows
 """
 
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -38,9 +40,11 @@ def measure(
     rows: list[dict[str, Any]] = []
     for name in track(elicitations, f"measuring {stage}, seed {seed}"):
         ask = method("elicitation", name)
-        asked = [fact for fact in facts if fact.role != "neighbor"]
-        asked += distinct(neighbors(facts), model.option) if name == "completion" else []
-        prompts = [(prompt, fact.role) for fact in asked for prompt in ask(fact)]
+        prompts = [(prompt, fact.role) for fact in facts if fact.role != "neighbor" for prompt in ask(fact)]
+        times = Counter[tuple[str, str]]()
+        for fact in distinct(neighbors(facts), model.option) if name == "completion" else ():
+            prompts.append((replace(ask(fact)[0], order=times[fact.id, fact.role]), fact.role))
+            times[fact.id, fact.role] += 1
         for row, (_, role) in zip(score(model, [prompt for prompt, _ in prompts]), prompts, strict=True):
             rows.append({**row, "seed": seed, "stage": stage, "elicitation": name, "role": role})
     hidden, nothing = hidden or text_hidden(model, passages), {"order": 0, "rank": 0, "choice": "", "argmax": ""}

@@ -35,6 +35,7 @@ class Fact:
               biography are to be forgotten for those of `update`; a `neighbor` shares an answer with one to forget
     block     which block of a sequential task a fact to forget belongs to, from 1; 0 where there are none
     paraphrases   other wordings that the fact brings along, each with one `{}` like `prompt`
+    neighborhood, attribute   prompts about other subjects, whole, whose true answer is the fact's, and its new one
     """
 
     id: str
@@ -47,6 +48,8 @@ class Fact:
     role: str = ""
     block: int = 0
     paraphrases: tuple[str, ...] = ()
+    neighborhood: tuple[str, ...] = ()
+    attribute: tuple[str, ...] = ()
 
     def with_role(self, role: str, new_answer: str = "", block: int = 0) -> "Fact":
         """The same fact in a task."""

@@ -19,6 +19,7 @@ from mechunlearn.errors import FactError
 from mechunlearn.facts import HELD_OUT, Fact
 
 Item = TypeVar("Item")
+NEIGHBORS = ("neighbor-same", "neighbor-new")
 
 
 def shuffled(items: Iterable[Item], key: Callable[[Item], str], seed: str) -> list[Item]:
@@ -57,7 +58,9 @@ def assign(
         for fact in gone
     }
     known_ids = {fact.id for fact in pool}
-    touched = {(fact.relation, answer) for fact in gone for answer in (fact.answer, replaced[fact.id])}
+    touched = {
+        (fact.relation, answer) for fact in gone if not _brings(fact) for answer in (fact.answer, replaced[fact.id])
+    }
     held = _held_out(kept, tested, touched, task.neighbors)
     blocks = {fact.id: 1 + place * task.blocks // len(gone) for place, fact in enumerate(gone)} if task.blocks else {}
 
@@ -147,26 +150,39 @@ def beside(facts: Iterable[Fact], tested: Iterable[Fact], by: str) -> list[Fact]
     return found
 
 
+def _brings(fact: Fact) -> bool:
+    return bool(fact.neighborhood or fact.attribute)
+
+
 def neighbors(facts: Sequence[Fact]) -> list[Fact]:
     """The held out facts of a forgotten fact's relation that share an answer with it, in two roles.
 
     `neighbor-same`: the answer that was forgotten is theirs too; their new answer is the forgotten fact's, which an
     edit must not give them (neighborhood prompts of Meng et al. 2022). `neighbor-new`: theirs is the answer that was
     put in, their new answer the one that went. Where several forgotten facts match, the first counts. What they borrow
-    joins their options, where it is not among them.
+    joins their options, where it is not among them. A forgotten fact that brings prompts of both kinds along
+    (CounterFact's `neighborhood` and `attribute`) has these instead, each a fact of its own id with the whole prompt as
+    its subject.
     """
     same, new = dict[tuple[str, str], str](), dict[tuple[str, str], str]()
+    brought = list[Fact]()
     for fact in facts:
-        if fact.role == "forget":
+        if fact.role == "forget" and _brings(fact):
+            pairs = (fact.answer, fact.new_answer), (fact.new_answer, fact.answer)
+            for role, texts, (true, other) in zip(NEIGHBORS, (fact.neighborhood, fact.attribute), pairs, strict=True):
+                brought += [
+                    replace(fact, subject=text, prompt="{}", answer=true, new_answer=other, role=role) for text in texts
+                ]
+        elif fact.role == "forget":
             same.setdefault((fact.relation, fact.answer), fact.new_answer)
             new.setdefault((fact.relation, fact.new_answer), fact.answer)
     kept = [fact for fact in facts if fact.role in HELD_OUT]
-    return [
+    return brought + [
         replace(
             fact.with_role(role, borrowed := others[fact.relation, fact.answer]),
             options=tuple(dict.fromkeys(filter(None, [*fact.options, borrowed]))),
         )
-        for role, others in (("neighbor-same", same), ("neighbor-new", new))
+        for role, others in zip(NEIGHBORS, (same, new), strict=True)
         for fact in kept
         if (fact.relation, fact.answer) in others
     ]

@@ -83,7 +83,8 @@ def counterfact(source: str | Path, choices: str | Path | None = None) -> list[A
             fact = _among(where, fact, multiple[case], f"{choices}, prompt_id {case}")
         names = ("paraphrase_prompts", "neighborhood_prompts", "attribute_prompts", "generation_prompts")
         texts = [_texts(where, row, name) for name in names]
-        found[case] = Asked(replace(fact, paraphrases=_wordings(fact, texts[0])), case, *texts)
+        fact = replace(fact, paraphrases=_wordings(fact, texts[0]), neighborhood=texts[1], attribute=texts[2])
+        found[case] = Asked(fact, case, *texts)
     answers = defaultdict[str, dict[str, None]](dict)
     for asked in found.values():
         answers[asked.fact.relation][asked.fact.answer] = None
