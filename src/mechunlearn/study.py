@@ -22,7 +22,6 @@ results/STUDY/planted.csv, figures/planted.svg         where facts were planted
 results/STUDY/figures/scaling.svg                      where tasks differ in how many facts they forget
 """
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,7 +29,7 @@ from itertools import product
 from pathlib import Path
 
 from mechunlearn import registry
-from mechunlearn.config import PARAMETERS, Study, TaskSettings, parameters, unknown
+from mechunlearn.config import EditSettings, Study, TaskSettings, parameters, unknown
 from mechunlearn.errors import ArtifactError
 from mechunlearn.facts.sets import SETS, read
 
@@ -204,8 +203,8 @@ def sweep_values(study: Study, cell: Cell, parameter: str) -> list[float]:
 
 def sweep_start(study: Study, cell: Cell) -> dict[str, float]:
     """What a cell's settings are before a sweep, whatever an earlier one has chosen."""
-    settings = json.loads(study.edit.for_cell(cell.objective, cell.localization))
-    return {name: float(settings[name]) for name in PARAMETERS}
+    settings = EditSettings.model_validate_json(study.edit.for_cell(cell.objective, cell.localization))
+    return {name: settings.setting(cell.objective, name) for name in parameters(cell.objective)}
 
 
 def cell_of(path: str | Path) -> Cell:

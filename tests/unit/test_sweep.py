@@ -506,6 +506,20 @@ def test_a_sweep_tries_what_has_an_effect_and_nothing_twice():
     assert layout.sweep_parameters(study, "surgery-npo") == ["learning_rate"]
 
 
+def test_surgerys_weights_are_swept_in_its_own_block():
+    grids = {"learning_rate": [1e-5, 1e-4], "update_weight": [1.0, 2.0], "retain_weight": [0.5, 4.0]}
+    study = validate_study({**SMALLEST, "sweep": {"grids": grids}})
+    assert layout.sweep_parameters(study, "surgery") == list(grids)
+    assert layout.sweep_parameters(study, "inject") == ["learning_rate", "retain_weight"]
+    start = layout.sweep_start(study, layout.Cell("tiny", "athletes", "nonlocalized", "surgery"))
+    assert (start["update_weight"], start["retain_weight"]) == (2.0, 0.5)
+    chosen = study.edit.having("surgery-npo", {"learning_rate": 1e-5, "retain_weight": 4.0})
+    assert (chosen.learning_rate, chosen.retain_weight, chosen.surgery.retain_weight) == (1e-5, 1.0, 4.0)
+    assert study.edit.having("inject", {"retain_weight": 4.0}).surgery == study.edit.surgery
+    cell = json.loads(study.edit.for_cell("surgery", "nonlocalized", {"update_weight": 1.0}))
+    assert (cell["surgery"]["update_weight"], cell["retain_weight"]) == (1.0, 1.0)
+
+
 def test_dvcs_stages_depend_on_the_file_that_the_study_reads(tmp_path):
     study = reading(tmp_path, {"tiny": {"athletes": {}}})
     found = yaml.safe_load(stages.text(study))["stages"]

@@ -94,7 +94,7 @@ def sweep_trial(
 
     rules, chosen = settings_of(config.SweepSettings, settings), artifacts.read_selection(selection)
     tried = {**(artifacts.read_json(former)["settings"] if former else {}), parameter: value}
-    edits = settings_of(config.EditSettings, edit).model_copy(update=tried)
+    edits = settings_of(config.EditSettings, edit).having(objective, tried)
     training, measured = _passages(text, held_out, rules)
     known, people = artifacts.read_facts(facts, *EDITED), read_texts(biographies) if biographies else []
     asked, found = artifacts.read_facts(facts, *MEASURED), formats(artifacts.read_measurements(base), gate)

@@ -192,6 +192,17 @@ class EditSettings(Settings):
             return self
         return self.model_copy(update={"steps": self.epochs * -(-count // self.batch), "epochs": None})
 
+    def having(self, objective: str, values: Mapping[str, float]) -> "EditSettings":
+        """These settings with some that a sweep tries; of surgery all weights are those of its own block."""
+        own = {name: value for name, value in values.items() if of_surgery(objective) and name != "learning_rate"}
+        others = {name: value for name, value in values.items() if name not in own}
+        return self.model_copy(update={**others, "surgery": self.surgery.model_copy(update=own)})
+
+    def setting(self, objective: str, name: str) -> float:
+        """One of the settings that a sweep tries."""
+        block = self.surgery if of_surgery(objective) and name != "learning_rate" else self
+        return float(getattr(block, name))
+
     def for_cell(self, objective: str, localization: str, swept: Mapping[str, float] = MappingProxyType({})) -> str:
         """JSON of the settings of one cell: its own learning rate and its objective's block, and no other cell's.
 
@@ -202,5 +213,5 @@ class EditSettings(Settings):
         rate = own.learning_rates.get(localization) or own.learning_rate
         rate = rate or self.learning_rates.get(localization, self.learning_rate)
         given = {name: value for name, value in own if value is not None and name != "learning_rates"}
-        cell = self.model_copy(update={**given, "learning_rate": rate, **swept})
+        cell = self.model_copy(update={**given, "learning_rate": rate}).having(objective, swept)
         return cell.model_dump_json(exclude={"learning_rates", "objectives", *self.others(objective)})

@@ -10,14 +10,26 @@ from mechunlearn.config.files import read_yaml
 from mechunlearn.config.settings import Settings
 from mechunlearn.errors import ConfigError
 
-Parameter = Literal["learning_rate", "forget_weight", "retain_weight", "text_weight"]
+Parameter = Literal[
+    "learning_rate",
+    "forget_weight",
+    "retain_weight",
+    "text_weight",
+    "unlearn_weight",
+    "obsolete_weight",
+    "update_weight",
+]
 Value = Annotated[float, Field(gt=0)]
 PARAMETERS: tuple[str, ...] = get_args(Parameter)
+OF_EDIT, OF_SURGERY = (
+    PARAMETERS[:4],
+    ("learning_rate", "unlearn_weight", "obsolete_weight", "update_weight", "retain_weight"),
+)
 
 
 def parameters(objective: str) -> tuple[str, ...]:
-    """Those of PARAMETERS that an objective trains with; `surgery` has weights of its own and none of `edit`'s."""
-    return ("learning_rate",) if of_surgery(objective) else PARAMETERS
+    """Those of PARAMETERS that an objective trains with; `surgery` has weights of its own (EditSettings.setting)."""
+    return OF_SURGERY if of_surgery(objective) else OF_EDIT
 
 
 class SweepSettings(Settings):
@@ -73,6 +85,9 @@ class SweptSettings(Settings):
     forget_weight: Value | None = None
     retain_weight: Value | None = None
     text_weight: Value | None = None
+    unlearn_weight: Value | None = None
+    obsolete_weight: Value | None = None
+    update_weight: Value | None = None
 
 
 # model -> task -> localization -> objective -> settings

@@ -12,7 +12,6 @@ probes        what a probe reads off the hidden states, at its best layer, besid
 published     the paper's values beside ours
 """
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,7 +22,7 @@ import pandas as pd
 from mechunlearn import leaderboard as ranking
 from mechunlearn import published as paper
 from mechunlearn.artifacts import BENCHMARK, Selection
-from mechunlearn.config import PARAMETERS, Study, parameters
+from mechunlearn.config import PARAMETERS, EditSettings, Study, parameters
 from mechunlearn.figures import data, html, words
 from mechunlearn.figures import planted as figure
 from mechunlearn.figures.latent_knowledge import probed
@@ -100,12 +99,15 @@ def _groups(selection: Selection) -> str:
 
 def rates(study: Study, model: str, task: str) -> str:
     """Learning rate and weights of each trained edit, as a sweep chose them or the configuration gives them."""
-    names, groups = list(PARAMETERS), []
-    for objective in study.trained_objectives():
+    objectives, groups = study.trained_objectives(), []
+    names = [name for name in PARAMETERS if any(name in parameters(objective) for objective in objectives)]
+    for objective in objectives:
         rows = []
         for name in study.localizations:
-            own = json.loads(study.edit_settings(model, task, name, objective))
-            cells = [f"{own[key]:g}" if key in parameters(objective) else html.MISSING for key in names]
+            own = EditSettings.model_validate_json(study.edit_settings(model, task, name, objective))
+            cells = [
+                f"{own.setting(objective, key):g}" if key in parameters(objective) else html.MISSING for key in names
+            ]
             rows.append([html.safe(words.localization(name)), *cells])
         groups.append((html.safe(objective), rows))
     titles = (name.replace("_", " ").capitalize() for name in names)
