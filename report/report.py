@@ -28,6 +28,7 @@ from mechunlearn.config import validate_study
 from mechunlearn.config.edit import PUT_IN
 from mechunlearn.figures import (
     agreement,
+    beside_paper,
     data,
     html,
     localization_map,
@@ -253,6 +254,7 @@ ORDER = [
     "latent-knowledge",
     "trade-off",
     "probe-curves",
+    "path-patching",
     "localization-map",
     "tracing-map",
 ]
@@ -352,7 +354,7 @@ with the lowest and highest of these six where they are known. Its multiple choi
 for model, task in cells:
     for objective in study.objectives:
         kind = published.kind(study.tasks[task]) if objective == OBJECTIVE else ""
-        found = tables.published(part(model, task), objective, Path("report/published"), kind)
+        found = beside_paper.table(part(model, task), objective, Path("report/published"), kind)
         show(
             heading(model, task, several(objective)),
             found or "<p>The paper's numbers for such a task and objective, if it has any, are not at hand here.</p>",

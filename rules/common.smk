@@ -29,6 +29,7 @@ ASKS = sorted({registry.methods("elicitation")[name] for name in STUDY.evaluate.
 LOCATED, ASKED, ATTACKED = "2.2 Localization", "3.1 Asking in other ways", "3.2 Relearning and other attacks"
 SECTIONS = {
     "probe-curves": LOCATED,
+    "path-patching": LOCATED,
     "localization-map": LOCATED,
     "tracing-map": LOCATED,
     "estimates": LOCATED,
@@ -105,6 +106,7 @@ def report_sources():
         "mechunlearn.report",
         "mechunlearn.timing",
         "mechunlearn.figures.tables",
+        "mechunlearn.figures.beside_paper",
         "mechunlearn.figures.verdicts",
         "mechunlearn.figures.mechanisms",
         "mechunlearn.figures.people",

@@ -23,7 +23,12 @@ from mechunlearn.stats import SHARE, interval
 
 # The kinds of a localizer's scores that stand for something one can train, as people call them.
 SHOWN = {"mlp": "MLP", "lookup": "MLP", "head": "head", "probe-subject": "probe"}
-FIGURES = {"localization-map": "mlp", "probe-curves": "probe-subject", "tracing-map": "state"}
+FIGURES = {
+    "localization-map": "mlp",
+    "probe-curves": "probe-subject",
+    "path-patching": "lookup",
+    "tracing-map": "state",
+}
 
 
 def localize(

@@ -134,13 +134,16 @@ def _weights(made: Study) -> pd.DataFrame:
 
 
 def _direct() -> pd.DataFrame:
-    """Direct effects: head 1 of layer 12 stands out, then everything in layer 2."""
+    """Direct effects: head 1 of layer 12 stands out, then everything in layer 2. MLP 3 feeds what does."""
     rows = [
         (0, f"fact {fact}", layer, kind, head, "", 0.5 if (layer, head) == (12, 1) else 0.1 if layer == 2 else 0.01)
         for fact in range(8)
         for layer in range(LAYERS)
         for kind, head in [("direct-mlp", -1), *(("direct-head", head) for head in range(HEADS))]
     ]
+    for fact in range(8):
+        rows += [(0, f"fact {fact}", layer, "lookup", -1, "", 0.3 * (layer == 3)) for layer in range(LAYERS)]
+        rows += [(0, f"fact {fact}", layer, "random", n, "", 0.01 * n) for layer in range(LAYERS) for n in range(4)]
     return pd.DataFrame(rows, columns=artifacts.SCORE_COLUMNS)
 
 

@@ -12,7 +12,7 @@ from synthetic_study import FORGET, LAYERS, build, selection, study
 
 from mechunlearn import registry
 from mechunlearn import study as layout
-from mechunlearn.figures import data, html, latent_knowledge, scaling, sentences, style, words
+from mechunlearn.figures import data, html, latent_knowledge, path_patching, scaling, sentences, style, words
 
 FIGURES = sorted(set(registry.methods("figure")) - {"similarity"})  # that one is for biographies alone
 SEVEN = (
@@ -241,6 +241,19 @@ def test_the_layer_of_a_probe_is_chosen_by_kept_facts(made):
     best = kept[kept.stage == f"probed@{layer}"].value.item()
     assert best == kept.value.max()
     assert latent_knowledge.probed(metrics, "probe-nowhere", "fact-lookup", "inject") is None
+
+
+def test_path_patching_shows_direct_effects_and_which_mlps_feed_them(drawn, made):
+    heat, lines = drawn("path-patching").axes[:2]
+    table = heat.images[0].get_array()
+    assert table.shape == (1 + 4, LAYERS)
+    assert table[1, 12] == table.max() == 0.5
+    assert [label.get_text() for label in heat.get_yticklabels()] == [*(f"head {n}" for n in range(4)), "MLP"]
+    (points,) = [line for line in lines.lines if line.get_marker() == "o"]
+    assert points.get_ydata()[3] == points.get_ydata().max() == pytest.approx(0.3)
+    found, _ = path_patching.caption(*made)
+    assert "The answer is brought out most by head 1 of layer 12" in found
+    assert "Of the MLPs, that of layer 3 feeds these components most (0.30 [0.30, 0.30])." in found
 
 
 @pytest.mark.parametrize("name", ["probe-curves", "relearning"])

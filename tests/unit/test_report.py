@@ -13,7 +13,7 @@ from mechunlearn import artifacts, registry
 from mechunlearn import study as layout
 from mechunlearn.cli import app
 from mechunlearn.errors import ArtifactError, UserError
-from mechunlearn.figures import data, html, tables, verdicts
+from mechunlearn.figures import beside_paper, data, html, verdicts
 from mechunlearn.report import build as build_report
 from mechunlearn.report import execute
 
@@ -212,9 +212,9 @@ def test_published_values_stand_beside_ours(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     build(study())
     metrics = data.read_metrics("results/made-up/metrics.csv")
-    table = tables.published(metrics, "inject", ROOT / "report/published", "sports-athlete")
+    table = beside_paper.table(metrics, "inject", ROOT / "report/published", "sports-athlete")
     assert "0.99 (0.96 to 1.00)" in table  # fact lookup's edit accuracy, mean and range over models and sizes
-    assert tables.published(metrics, "inject", ROOT / "report/published", "other") == ""
+    assert beside_paper.table(metrics, "inject", ROOT / "report/published", "other") == ""
 
 
 def test_a_claim_whose_interval_takes_in_its_bound_is_called_open():

@@ -56,7 +56,7 @@ def knowing(monkeypatch):
 @pytest.mark.parametrize(
     ("method", "scorer", "figures"),
     [
-        ("path-patching", "path-patching", {"localization-map"}),
+        ("path-patching", "path-patching", {"localization-map", "path-patching"}),
         ("causal-tracing-mlps", "causal-tracing", {"localization-map", "tracing-map"}),
         ("attribution-patching", "attribution-patching", {"localization-map"}),
         ("random-mlps", None, {"localization-map"}),
