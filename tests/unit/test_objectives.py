@@ -152,6 +152,23 @@ def test_idk_trains_every_token_of_a_refusal(fresh, athletes):
     same(found, {"forget": 2.0 * mean(losses), **kept(model, batch)})
 
 
+def test_idk_dpo_prefers_whole_refusals(fresh, athletes):
+    base, model, texts = fresh("llama"), fresh("llama"), ["golf", "golf football"]
+    first, found, batch = prepared(model, athletes, "idk-dpo", idk={"answers": texts, "beta": 0.5}, **WEIGHTS)
+    assert first["forget"] == pytest.approx(2.0 * math.log(2), rel=1e-5)
+    margins = []
+    for number, ((ids, _), now, before) in enumerate(
+        zip(batch.forget, answers(model, batch.forget), answers(base, batch.forget), strict=True)
+    ):
+        refusal = model.tokenizer(f" {texts[number % 2]}", add_special_tokens=False).input_ids
+        gained = [
+            sum(float(logs(each, [*ids, *refusal])[len(ids) - 1 + place, token]) for place, token in enumerate(refusal))
+            for each in (model, base)
+        ]
+        margins.append(gained[0] - gained[1] - (now - before))
+    same(found, {"forget": 2.0 * mean([-log_sigmoid(0.5 * margin) for margin in margins]), **kept(model, batch)})
+
+
 def test_kl_is_nothing_at_the_base_model(fresh, athletes):
     base, model = fresh("llama"), fresh("llama")
     first, found, batch = prepared(model, athletes, "gradient-difference-kl", **WEIGHTS)
@@ -331,7 +348,7 @@ def test_what_was_known_is_forgotten(fresh, athletes, objective):
     run(model, taught, "inject", steps=30, batch=4, learning_rate=1e-2)
     batch = batch_of(model, athletes)
     assert min(answers(model, batch.forget)) > math.log(0.8)
-    rules = {"rmu": {"alpha": 0.1}, "idk": {"answers": ["golf"]}}
+    rules = {"rmu": {"alpha": 0.1}, "idk": {"answers": ["golf"], "beta": 0.3}}
     run(model, athletes, objective, FEW, steps=20, batch=4, learning_rate=1e-2, **rules)
     assert mean(answers(model, batch.forget)) < math.log(0.5)
 

@@ -49,13 +49,14 @@ class DpoSettings(Settings):
 
 
 class IdkSettings(Settings):
-    """Objective `idk`: answer that one does not know (Maini et al. 2024)."""
+    """Objectives `idk`, to answer that one does not know (Maini et al. 2024), and `idk-dpo`, to prefer that answer."""
 
     answers: list[Annotated[str, Field(min_length=1)]] = Field(
         default=["an unknown kind", "something I do not know", "I am not sure which", "no kind that I know of"],
         min_length=1,
         description="Refusals that go on with the training prompt; the facts take turns at them.",
     )
+    beta: Beta = Field(default=0.1, description="Inverse temperature of `idk-dpo`.")
 
 
 class RmuSettings(Settings):

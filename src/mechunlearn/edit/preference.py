@@ -4,6 +4,7 @@ npo      it shall be less likely than by the base model
 simnpo   it shall be unlikely, whatever the base model says
 dpo      the new answer is preferred
 idk      a refusal is trained in its place
+idk-dpo  a refusal is preferred
 """
 
 from itertools import cycle
@@ -63,8 +64,7 @@ def dpo(model: Model, drawn: Batch, settings: EditSettings, seed: int) -> Loss:
         losses, kept = beside_kept(model, [*batch.new, *batch.forget], batch, settings)
         gained = of(base, batch.new) - losses[:count]
         lost = of(base, batch.forget) - losses[count:]
-        margins = torch.nn.functional.logsigmoid(settings.dpo.beta * (gained - lost))
-        return {"forget": -settings.forget_weight * margins.mean(), **kept}
+        return {"forget": settings.forget_weight * preferred(gained - lost, settings.dpo.beta), **kept}
 
     return loss
 
@@ -75,11 +75,7 @@ def idk(model: Model, drawn: Batch, settings: EditSettings, seed: int) -> Loss:
 
     Maini et al. 2024 (TOFU, arXiv 2401.06121), section 4 ("preference optimization"). Each fact keeps its refusal.
     """
-    refusals = [model.tokenizer(f" {text}", add_special_tokens=False).input_ids for text in settings.idk.answers]
-    wanted: dict[Example, list[Example]] = {
-        fact: [((*fact[0], *refusal[:place]), token) for place, token in enumerate(refusal)]
-        for fact, refusal in zip(drawn.forget, cycle(refusals), strict=False)
-    }
+    wanted = refusals(model, drawn.forget, settings)
 
     def loss(batch: Batch) -> dict[str, torch.Tensor]:
         examples = [each for fact in batch.forget for each in wanted[fact]]
@@ -87,6 +83,41 @@ def idk(model: Model, drawn: Batch, settings: EditSettings, seed: int) -> Loss:
         return {"forget": settings.forget_weight * losses.mean(), **kept}
 
     return loss
+
+
+@objective("idk-dpo")
+def idk_dpo(model: Model, drawn: Batch, settings: EditSettings, seed: int) -> Loss:
+    """L = -lambda1 mean log sigmoid(beta (log(r / r_base) - log(p / p_base))) + the two terms that keep the rest.
+
+    r is the probability of a whole refusal, p the true answer's: `dpo` with the refusals of `idk` (Zhang et al. 2024,
+    arXiv 2404.05868, section 2). It is log 2 at the base model.
+    """
+    wanted = refusals(model, drawn.forget, settings)
+    base = base_losses(model, [*(each for tokens in wanted.values() for each in tokens), *drawn.forget], settings)
+
+    def loss(batch: Batch) -> dict[str, torch.Tensor]:
+        tokens = [each for fact in batch.forget for each in wanted[fact]]
+        losses, kept = beside_kept(model, [*tokens, *batch.forget], batch, settings)
+        gained = (of(base, tokens) - losses[: len(tokens)]).split([len(wanted[fact]) for fact in batch.forget])
+        lost = of(base, batch.forget) - losses[len(tokens) :]
+        margins = torch.stack([each.sum() for each in gained]) - lost
+        return {"forget": settings.forget_weight * preferred(margins, settings.idk.beta), **kept}
+
+    return loss
+
+
+def refusals(model: Model, facts: list[Example], settings: EditSettings) -> dict[Example, list[Example]]:
+    """Of each fact its refusal, token by token: they take turns at `idk.answers`."""
+    texts = [model.tokenizer(f" {text}", add_special_tokens=False).input_ids for text in settings.idk.answers]
+    return {
+        fact: [((*fact[0], *refusal[:place]), token) for place, token in enumerate(refusal)]
+        for fact, refusal in zip(facts, cycle(texts), strict=False)
+    }
+
+
+def preferred(margins: torch.Tensor, beta: float) -> torch.Tensor:
+    """-mean log sigmoid(beta margin) of log-probabilities that were gained by one answer and not by the other."""
+    return -torch.nn.functional.logsigmoid(beta * margins).mean()
 
 
 def base_losses(model: Model, examples: list[Example], settings: EditSettings) -> dict[Example, torch.Tensor]:

@@ -32,6 +32,7 @@ OBJECTIVES = {
     "simnpo": "to find the true answer unlikely",
     "dpo": "to prefer the new answer over the true one",
     "idk": "to say that it does not know",
+    "idk-dpo": "to prefer saying that it does not know over the true answer",
     "rmu": "to turn its hidden states of these facts into one random direction",
     "rome": "not by training, but by writing one MLP in closed form so that the subject brings the new answer",
     "memit": "the same for several MLPs and all facts at once",
