@@ -227,7 +227,9 @@ def test_a_measured_claim_says_what_could_have_been_shown():
     about = {"sentence": "s", "statistic": "t", "paper": "p", "section": "1", "published": "x", "note": ""}
     claim = {**about, "id": "relearning", "verdict": "not reproduced", "value": 0.0, "low": -0.1, "high": 0.12, "n": 16}
     assert "a difference smaller than 0.11 (half the interval)" in verdicts.claims([claim])
-    for other in ({"verdict": "not measurable here", "value": None}, {"id": "maintain"}):
+    value = {**claim, "id": "maintain", "value": 0.8, "low": 0.7, "high": 0.9}
+    assert "a value within 0.10 of 0.9 (half the interval) would have stayed open" in verdicts.claims([value])
+    for other in ({"verdict": "not measurable here", "value": None}, {"n": 0}):
         assert "half the interval" not in verdicts.claims([{**claim, **other}])
 
 

@@ -114,11 +114,13 @@ def _undecided(claim: dict[str, Any]) -> str:
 
 
 def _power(claim: dict[str, Any]) -> str:
-    """For differences: one smaller than half the interval would mostly have stayed open."""
-    if claim["value"] is None or not DIFFERENCE.get(claim["id"]):
+    """What would mostly have stayed open: a value nearer to the bound than half the interval."""
+    if claim["value"] is None or not claim["n"] or claim["id"] not in BOUNDS:
         return ""
     half = words.number((claim["high"] - claim["low"]) / 2)
-    return f"With so many facts, a difference smaller than {half} (half the interval) would hardly have shown."
+    if DIFFERENCE[claim["id"]] and BOUNDS[claim["id"]] == 0:
+        return f"With so many facts, a difference smaller than {half} (half the interval) would hardly have shown."
+    return f"With so many facts, a value within {half} of {BOUNDS[claim['id']]:g} (half the interval) would have stayed open."
 
 
 def _readable(note: str) -> str:
