@@ -117,10 +117,10 @@ def _power(claim: dict[str, Any]) -> str:
     """What would mostly have stayed open: a value nearer to the bound than half the interval."""
     if claim["value"] is None or not claim["n"] or claim["id"] not in BOUNDS:
         return ""
-    half = words.number((claim["high"] - claim["low"]) / 2)
-    if DIFFERENCE[claim["id"]] and BOUNDS[claim["id"]] == 0:
+    half, bound = words.number((claim["high"] - claim["low"]) / 2), BOUNDS[claim["id"]]
+    if DIFFERENCE[claim["id"]] and bound == 0:
         return f"With so many facts, a difference smaller than {half} (half the interval) would hardly have shown."
-    return f"With so many facts, a value within {half} of {BOUNDS[claim['id']]:g} (half the interval) would have stayed open."
+    return f"With so many facts, a value within {half} of {bound:g} (half the interval) would have stayed open."
 
 
 def _readable(note: str) -> str:
