@@ -191,7 +191,11 @@ gets a new, wrong answer{
                 else ""
             }.
 {count["maintain-train"]} others help the training to leave everything else alone; {count["maintain-test"]} more are
-never trained on, only measured, to see what was kept.</li>""",
+never trained on, only measured, to see what was kept{
+                f", and {count['neighbor']} are held out to be asked beside the facts with which they share an answer"
+                if count["neighbor"]
+                else ""
+            }.</li>""",
             located,
             f"""<li><strong>Edit.</strong> Only that part is trained ({sentences.training(study.edit)} unless the
 configuration says otherwise, {seeds}): {html.safe(sentences.trained(study.objectives))}.
@@ -342,7 +346,7 @@ lookup takes and in the {study.localize.paths.extraction} components with the la
     for model, task in shown:
         home = layout.home(study.study, model, task)
         found = mechanisms.table(home, part(model, task), study.localize.paths.extraction)
-        show(heading(model, task, f"{mechanisms.largest(home):,} weights masked"), found)
+        show(heading(model, task, f"{mechanisms.largest(home, part(model, task)):,} weights masked"), found)
 
 # %%
 if edits:

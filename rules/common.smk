@@ -268,9 +268,16 @@ def mask_settings(wildcards):
     return settings.model_dump_json(exclude={"localizations"})
 
 
+BENCHMARKS = {"benchmarks", "benchmark_limit", "benchmark_tasks"}
+
+
+def benchmark_settings(wildcards):
+    return STUDY.evaluate.model_dump_json(include=BENCHMARKS)
+
+
 def evaluate_settings(wildcards):
     evaluate = STUDY.evaluate.model_copy(update={"elicitations": STUDY.asked(wildcards.task)})
-    benchmarks = {"benchmarks", "benchmark_limit", "benchmark_tasks"} if evaluate.benchmarks else set()
+    benchmarks = BENCHMARKS if evaluate.benchmarks else set()
     return evaluate.model_dump_json(include={"elicitations", "samples", "texts", "gate", *benchmarks})
 
 
@@ -401,7 +408,8 @@ def edit_work(size, wildcards, input):
 
 
 def mask_work(size, wildcards, input):
-    return footprint.of_mask(size, input.selection, STUDY.masking, seeds=len(STUDY.seeds))
+    seeds, benchmarks = len(STUDY.seeds), bool(STUDY.evaluate.benchmarks)
+    return footprint.of_mask(size, input.selection, STUDY.masking, seeds=seeds, benchmarks=benchmarks)
 
 
 def attack_work(size, wildcards, input):

@@ -31,7 +31,7 @@ rule mask:
         gpu=asked(footprint.gpu, mask_work),
     params:
         settings=mask_settings,
-        evaluate=evaluate_settings,
+        evaluate=benchmark_settings,
         seeds=seed_options,
         held_out=STUDY.evaluate.texts,
     shell:

@@ -14,7 +14,7 @@ the formulas, and a test compares them with measured peaks.
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, prod
 from pathlib import Path
 
@@ -132,11 +132,20 @@ def of_edit(size: Size, selection: str | Path, settings: EditSettings, *, facts:
     return Work(size.holding(chosen.components), kept=tokens, layers=layers, back=steps * tokens)
 
 
-def of_mask(size: Size, selection: str | Path, settings: MaskingSettings, *, seeds: int) -> Work:
-    """Masks of every weight of a selection. Raises FileNotFoundError where there is no such selection yet."""
+def of_mask(
+    size: Size, selection: str | Path, settings: MaskingSettings, *, seeds: int, benchmarks: bool = False
+) -> Work:
+    """Masks of every weight of a selection, with benchmarks for each number of them.
+
+    Raises FileNotFoundError where there is no such selection yet.
+    """
     tokens = settings.batch * 2 * PROMPT + settings.texts * settings.text_tokens
     trained = size.holding(_read(selection).components)
-    return Work(trained, MASKED, kept=tokens, back=seeds * settings.steps * tokens)
+    work = Work(trained, MASKED, kept=tokens, back=seeds * settings.steps * tokens)
+    if benchmarks:
+        forward = seeds * len(settings.sizes) * BENCHMARK.forward
+        return replace(work, at_once=BENCHMARK.at_once, forward=forward)
+    return work
 
 
 def of_attack(size: Size, attack: str, study: Study) -> Work:

@@ -12,11 +12,11 @@ metrics   measurement tables by cell -> one row per cell, stage, elicitation, ro
     kl              mean KL divergence of the edited from the base model on text, nats a token
     similarity      mean cosine of the hidden states before and after, at the layer that the stage names
 
-Of probes and quizzes, "all tokens" are the classes or options. Option orders and seeds are averaged within a fact; `n`
-counts facts and intervals are over facts. Of questions about people both are of people: what a text says of one person
-is learned and forgotten together. Rows with `against` are paired differences (this cell minus the reference, on the
-same facts). `gate` is how often, before any edit, the true answer of a known fact is the likeliest of all tokens; where
-`counts` is False the format says nothing about this model.
+Of probes "all tokens" are the classes, of quizzes the options, each with the reciprocal of its perplexity. Option
+orders and seeds are averaged within a fact; `n` counts facts and intervals are over facts. Of questions about people
+both are of people: what a text says of one person is learned and forgotten together. Rows with `against` are paired
+differences (this cell minus the reference, on the same facts). `gate` is how often, before any edit, the true answer of
+a known fact is the likeliest of all tokens; where `counts` is False the format says nothing about this model.
 
 The stage `worst` is an edit's worst case: the largest p_true of the facts to forget, obsolete ones of people included,
 over all formats that count and all attacks at their full strength (probes and reversed questions apart), over the facts

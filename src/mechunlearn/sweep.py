@@ -143,7 +143,10 @@ def _best(scores: Mapping[float, float]) -> float | None:
 def _measure(
     trial: Trial, base: pd.DataFrame, objective: str, rule: str, asked: Sequence[str], report: ReportSettings
 ) -> dict[str, tuple[float, np.ndarray, int]] | None:
-    """By term, score last: (estimate, the same of every resample, n); None where it is not finite."""
+    """By term, score last: (estimate, the same of every resample, n); None where it is not finite.
+
+    The score's n is that of its smallest term, whose facts its interval must count with.
+    """
     if trial.rows is None:
         return None
     parts, found = terms(trial.rows, base, objective, rule, asked), {}
@@ -154,7 +157,7 @@ def _measure(
         resampled = _worst(resampled_means(values, report.bootstrap, units))
         found[name] = float(_worst(values.mean(0))), resampled, len(set(units))
     estimates, resamples, sizes = zip(*found.values(), strict=True)
-    return {**found, SCORE: (sum(estimates), np.sum(resamples, axis=0), sum(sizes))}
+    return {**found, SCORE: (sum(estimates), np.sum(resamples, axis=0), min(sizes))}
 
 
 def chosen(table: pd.DataFrame, rule: str) -> float | None:

@@ -12,7 +12,18 @@ from synthetic_study import FORGET, LAYERS, build, selection, study
 
 from mechunlearn import registry
 from mechunlearn import study as layout
-from mechunlearn.figures import data, html, latent_knowledge, path_patching, scaling, sentences, style, words
+from mechunlearn.figures import (
+    beside_paper,
+    data,
+    html,
+    latent_knowledge,
+    path_patching,
+    scaling,
+    sentences,
+    style,
+    words,
+)
+from tests import checkout
 
 FIGURES = sorted(set(registry.methods("figure")) - {"similarity"})  # that one is for biographies alone
 SEVEN = (
@@ -254,6 +265,16 @@ def test_path_patching_shows_direct_effects_and_which_mlps_feed_them(drawn, made
     found, _ = path_patching.caption(*made)
     assert "The answer is brought out most by head 1 of layer 12" in found
     assert "Of the MLPs, that of layer 3 feeds these components most (0.30 [0.30, 0.30])." in found
+
+
+def test_a_task_in_blocks_stands_beside_the_paper_by_its_finished_edit(made):
+    """Its stages `edited@1` ... are measured on the way, with roles of their own."""
+    _, metrics = made
+    assert "edited@1" in set(metrics.stage)
+    table = beside_paper.table(metrics, "inject", checkout.ROOT / "report/published", "sports-athlete")
+    assert all(
+        each.title in table for each in beside_paper.PUBLISHED if each.name in ("forget_error", "maintain_accuracy")
+    )
 
 
 @pytest.mark.parametrize("name", ["probe-curves", "relearning"])

@@ -83,6 +83,11 @@ def test_activations_computed_again_give_the_same_gradients_and_keep_less(fresh,
             torch.testing.assert_close(other, right, rtol=1e-5, atol=1e-6 * right.abs().max().item())
         assert least < (0.5 if min(each.layer for each in components) < 2 else 1) * most
     assert all("forward" not in layer.__dict__ for layer in model.network.modules())
+    layer = model.network.get_submodule(model.layout.module(0))
+    layer.forward = hooked = layer.forward  # as accelerate has it of a model on several GPUs
+    with recomputed(model, True):
+        assert layer.forward is not hooked
+    assert layer.__dict__["forward"] is hooked
 
 
 def test_attention_by_plain_products_ends_with_its_block(fresh, family):

@@ -52,7 +52,8 @@ def sweep_facts(
     screened = artifacts.read_table(facts, artifacts.FACT_COLUMNS).set_index("id")[["p_answer", "rank"]]
     own = screened.loc[[fact.id for fact in drawn]]
     artifacts.write_facts(out, drawn, own["p_answer"].tolist(), own["rank"].tolist())
-    print(f"{sum(fact.role != 'maintain-train' for fact in drawn)} of {len(drawn)} facts are edited or measured")
+    kept = sum(fact.role in ("maintain-train", "neighbor") for fact in drawn)
+    print(f"{len(drawn) - kept} of {len(drawn)} facts are edited or measured")
 
 
 @app.command()

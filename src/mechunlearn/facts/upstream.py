@@ -57,7 +57,7 @@ class Choice:
 
 
 def read_counterfact(source: str | Path, choices: str | Path | None = None) -> list[Fact]:
-    """The facts of CounterFact in file order, scored among the true answer, the new one and any distractors."""
+    """The facts of CounterFact in file order, scored as `counterfact` says."""
     return [asked.fact for asked in counterfact(source, choices)]
 
 

@@ -79,7 +79,8 @@ def table(metrics: pd.DataFrame, objective: str, folder: Path, task: str) -> str
     for each in PUBLISHED:
         if each.name == "edit_accuracy" and (each.elicitation == "question") != chatbot:
             continue
-        stage = last(metrics.stage.unique(), each.stage)
+        # `edited@2` is not a stronger edit, but a task's second block.
+        stage = each.stage if each.stage == "edited" else last(metrics.stage.unique(), each.stage)
         rows = []
         for localization in data.localizations(metrics):
             where = {"localization": localization, "objective": objective, "stage": stage, "role": each.role}

@@ -32,7 +32,7 @@ def mechanisms(results: Path, metrics: pd.DataFrame, extraction: int) -> pd.Data
     lookup, scores = results / "selection/fact-lookup.json", data.scores(results, "path-patching")
     looking = {component.layer for component in read_selection(lookup).components} if lookup.is_file() else set()
     found = extracting(scores, extraction, heads_only=False) if scores is not None else None
-    rows, size = [], largest(results)
+    rows, size = [], largest(results, metrics)
     for name in data.localizations(metrics):
         path = results / "masks" / f"{name}-weights.parquet"
         if not path.is_file():
@@ -52,10 +52,11 @@ def mechanisms(results: Path, metrics: pd.DataFrame, extraction: int) -> pd.Data
     return pd.DataFrame(rows, columns=["localization", "part", "masked", "held"])
 
 
-def largest(results: Path) -> int:
+def largest(results: Path, metrics: pd.DataFrame) -> int:
     """How many weights every localization could mask; 0 where nothing is masked. Raises ArtifactError."""
-    paths = (results / "masks").glob("*-weights.parquet")
-    return min((int(read_table(path, MASK_COLUMNS)["size"].max()) for path in paths), default=0)
+    paths = [results / "masks" / f"{name}-weights.parquet" for name in data.localizations(metrics)]
+    tables = [read_table(path, MASK_COLUMNS) for path in paths if path.is_file()]
+    return min((int(table["size"].max()) for table in tables if len(table)), default=0)
 
 
 def table(results: Path, metrics: pd.DataFrame, extraction: int) -> str:

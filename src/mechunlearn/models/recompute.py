@@ -27,13 +27,16 @@ def recomputed(model: Model, always: bool = False) -> Iterator[None]:
         yield
         return
     layers = [model.network.get_submodule(model.layout.module(layer)) for layer in range(model.layout.layers)]
+    own = [layer.__dict__.get("forward") for layer in layers]  # accelerate's, of a model on several GPUs
     for layer in layers:
         layer.forward = partial(_again, layer.forward)
     try:
         yield
     finally:
-        for layer in layers:
+        for layer, forward in zip(layers, own, strict=True):
             del layer.forward
+            if forward is not None:
+                layer.forward = forward
 
 
 def _again(forward: Any, *inputs: Any, **named: Any) -> Any:
