@@ -122,7 +122,7 @@ def test_the_figure_shows_every_layer_and_the_caption_the_least_alike(table, tmp
     (axes, *_) = similarity.draw(tmp_path, own).axes
     assert list(axes.lines[0].get_ydata()) == [1.0, 0.75, 0.5]
     found, seen = similarity.caption(tmp_path, own)
-    assert "forgotten 0.50 in layer 2, kept 0.50 in layer 2" in found
+    assert "forgotten 0.50 in layer 2, retained 0.50 in layer 2, kept 0.50 in layer 2" in found
     assert seen
     assert similarity.caption(tmp_path, own[own.elicitation != "similarity"]) == ("", "")
 
