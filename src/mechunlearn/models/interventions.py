@@ -3,6 +3,7 @@
 capture   keep what modules put out or take in: with capture(model, [(name, "output")]) as seen: ...
 patch     change what a module puts out (or takes in) by a function of it
 skip      let layers hand on what they are given
+rewire    let layers compute something else than their own forward
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -68,10 +69,19 @@ def patch(
 @contextmanager
 def skip(model: Model, layers: Iterable[int]) -> Iterator[None]:
     """Inside the block these layers hand on what they are given."""
+    with rewire(model, layers, lambda _: lambda stream, *_, **__: stream):
+        yield
+
+
+@contextmanager
+def rewire(
+    model: Model, layers: Iterable[int], change: Callable[[Callable[..., Any]], Callable[..., Any]]
+) -> Iterator[None]:
+    """Inside the block these layers compute `change(forward)` instead of their `forward`, within their hooks."""
     modules = [model.network.get_submodule(model.layout.module(layer)) for layer in layers]
-    own = [module.__dict__.get("forward") for module in modules]
+    own = [module.__dict__.get("forward") for module in modules]  # accelerate's, of a model on several GPUs
     for module in modules:
-        module.forward = lambda stream, *_, **__: stream
+        module.forward = change(module.forward)
     try:
         yield
     finally:

@@ -9,10 +9,10 @@ one GPU holds. On a CPU a step has few tokens, and time is what is short.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
 
 from torch.utils.checkpoint import checkpoint
 
+from mechunlearn.models.interventions import rewire
 from mechunlearn.models.model import Model
 
 
@@ -26,18 +26,5 @@ def recomputed(model: Model, always: bool = False) -> Iterator[None]:
     if model.device.type == "cpu" and not always:
         yield
         return
-    layers = [model.network.get_submodule(model.layout.module(layer)) for layer in range(model.layout.layers)]
-    own = [layer.__dict__.get("forward") for layer in layers]  # accelerate's, of a model on several GPUs
-    for layer in layers:
-        layer.forward = partial(_again, layer.forward)
-    try:
+    with rewire(model, range(model.layout.layers), lambda forward: partial(checkpoint, forward, use_reentrant=False)):
         yield
-    finally:
-        for layer, forward in zip(layers, own, strict=True):
-            del layer.forward
-            if forward is not None:
-                layer.forward = forward
-
-
-def _again(forward: Any, *inputs: Any, **named: Any) -> Any:
-    return checkpoint(forward, *inputs, use_reentrant=False, **named)
