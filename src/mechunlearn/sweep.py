@@ -24,7 +24,7 @@ import pandas as pd
 import yaml
 
 from mechunlearn.config import ReportSettings
-from mechunlearn.config.edit import PUT_IN, of_surgery
+from mechunlearn.config.edit import puts_in
 from mechunlearn.facts import BACKWARDS, GONE
 from mechunlearn.facts.biographies import unit
 from mechunlearn.gate import usable
@@ -77,10 +77,9 @@ def terms(
         "forget": 1 - asked(now, "p_true", *GONE),
         "maintain": kept,
     }
-    if objective in PUT_IN:
-        found["edit"] = asked(now, "p_new", "forget")
-    elif of_surgery(objective):
-        found["edit"] = asked(now, "p_true", "update")
+    if puts_in(objective):
+        people = (now.role == "update").any()
+        found["edit"] = asked(now, "p_true", "update") if people else asked(now, "p_new", "forget")
     return {name: found[name] for name in TITLES if name in found}
 
 

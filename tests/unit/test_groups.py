@@ -229,10 +229,7 @@ def test_groups_are_edits_one_after_another_each_on_its_own_facts(fresh, athlete
     assert [(row["stage"], row["role"]) for row in rows] == places
 
 
-ON_FACTS = [name for name in methods("objective") if not name.startswith("surgery")]
-
-
-@pytest.mark.parametrize("objective", [*ON_FACTS, *methods("closed_form")])
+@pytest.mark.parametrize("objective", [*methods("objective"), *methods("closed_form")])
 def test_every_objective_edits_in_groups(fresh, athletes, objective):
     model = fresh("llama")
     before, selection = state(model), grouped(in_blocks(athletes), True)

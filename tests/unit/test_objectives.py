@@ -8,7 +8,7 @@ import torch
 from mechunlearn import registry
 from mechunlearn.artifacts import Component, Selection
 from mechunlearn.config import ConfigError, EditSettings
-from mechunlearn.edit.objectives import Batch, every
+from mechunlearn.edit.objectives import Batch, Text, every
 from mechunlearn.edit.rmu import residuals
 from mechunlearn.edit.sequence import edit_in_turn
 from mechunlearn.edit.train import Recipe, trainable
@@ -35,7 +35,7 @@ def batch_of(model, athletes) -> Batch:
         [example(model, fact, fact.new_answer) for fact in forget],
         [example(model, fact, fact.answer) for fact in retain],
         [tuple(model.encode(text)) for text in TEXTS],
-        [(person.stream, tuple(model.encode(person.text))) for person in PEOPLE],
+        [Text(person.stream, tuple(model.encode(person.text))) for person in PEOPLE],
     )
 
 
@@ -320,10 +320,10 @@ def test_an_answer_that_the_model_is_certain_of_can_be_forgotten(fresh, athletes
 # training -------------------------------------------------------------------------------------------------
 
 
-def run(model, athletes, objective, components=(), **changes):
+def run(model, athletes, objective, components=(), people=PEOPLE, **changes):
     small = {"steps": 2, "batch": 3, "texts": 1, "text_tokens": 12, "learning_rate": 1e-3}
     settings = EditSettings(**{**small, **changes})
-    people = PEOPLE if objective.startswith("surgery") else []
+    people = people if objective.startswith("surgery") else []
     recipe = Recipe(athletes, PASSAGES, selection(model, *components), objective, settings, 0, people)
     return edit_in_turn(model, recipe)[:2]
 
@@ -341,7 +341,7 @@ def test_only_what_is_selected_moves(fresh, athletes, objective, components):
         assert torch.equal(parameter, before[name]) == (name not in names), name
 
 
-@pytest.mark.parametrize("objective", [name for name in OBJECTIVES if not name.startswith("surgery")])
+@pytest.mark.parametrize("objective", OBJECTIVES)
 def test_what_was_known_is_forgotten(fresh, athletes, objective):
     model = fresh("llama")
     taught = [fact.with_role(fact.role, fact.answer) if fact.role == "forget" else fact for fact in athletes]
@@ -349,7 +349,7 @@ def test_what_was_known_is_forgotten(fresh, athletes, objective):
     batch = batch_of(model, athletes)
     assert min(answers(model, batch.forget)) > math.log(0.8)
     rules = {"rmu": {"alpha": 0.1}, "idk": {"answers": ["golf"], "beta": 0.3}}
-    run(model, athletes, objective, FEW, steps=20, batch=4, learning_rate=1e-2, **rules)
+    run(model, athletes, objective, FEW, people=(), steps=20, batch=4, learning_rate=1e-2, **rules)
     assert mean(answers(model, batch.forget)) < math.log(0.5)
 
 

@@ -164,10 +164,6 @@ def test_the_column_of_similarities_is_only_where_some_were_measured(tmp_path):
         ({"models": {"whole": SOURCE}}, "no model has the source `trained:MODEL@pre`"),
         ({"models": {"pre": {"source": "trained:whole@pre"}}}, "it must name one of the study's own models"),
         ({"models": {"pre": {"source": "trained:whole@after"}}}, "`trained:MODEL@pre` or `@baseline`"),
-        (
-            {"tasks": {"people": {"facts": "sports", "forget": 3}}, "evaluate": {"elicitations": ["completion"]}},
-            "'surgery' trains on biographies",
-        ),
     ],
 )
 def test_a_study_that_cannot_be_is_refused(change, sentence):

@@ -1,6 +1,7 @@
 """The objective of LLM Surgery against the slow, obvious computation, and what trains and measures beside it."""
 
 import math
+from operator import attrgetter
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from mechunlearn.artifacts import Component, Selection
 from mechunlearn.config import BiographySettings, EditSettings, SurgerySettings
 from mechunlearn.edit import surgery
 from mechunlearn.edit.continual import continue_on
-from mechunlearn.edit.objectives import Batch
+from mechunlearn.edit.objectives import Batch, Text
 from mechunlearn.edit.sequence import edit_in_turn
 from mechunlearn.edit.train import Recipe, trainable
 from mechunlearn.evaluate import streams
@@ -18,7 +19,9 @@ from mechunlearn.facts.biographies import Biography
 from mechunlearn.facts.text import Passage
 from mechunlearn.models.attention import grouped
 from mechunlearn.models.scoring import option_nll, score
+from mechunlearn.models.training import example
 
+TRUE = attrgetter("answer")
 STREAMS = ("problematic", "obsolete", "update", "retain")
 RULES = SurgerySettings(unlearn_weight=0.3, obsolete_weight=0.2, update_weight=1.5, retain_weight=0.7, batch=2)
 
@@ -27,14 +30,14 @@ RULES = SurgerySettings(unlearn_weight=0.3, obsolete_weight=0.2, update_weight=1
 def batch():
     torch.manual_seed(1)
     lengths = [5, 9, 4, 7, 11, 6, 8, 3]  # of different lengths, so that padding would show
-    texts = [(STREAMS[i // 2], tuple(torch.randint(4, 400, (n,)).tolist())) for i, n in enumerate(lengths)]
+    texts = [Text(STREAMS[i // 2], tuple(torch.randint(4, 400, (n,)).tolist())) for i, n in enumerate(lengths)]
     general = [tuple(torch.randint(4, 400, (n,)).tolist()) for n in (6, 10)]
     return Batch([], [], [], general, texts)
 
 
 def read(batch):
     """What a batch reads with its streams: general text belongs to what is retained."""
-    return [*batch.biographies, *(("retain", ids) for ids in batch.texts)]
+    return [*batch.biographies, *(Text("retain", ids) for ids in batch.texts)]
 
 
 def logits(model, ids):
@@ -58,7 +61,7 @@ def moved(model):
 def test_terms_are_those_of_one_text_at_a_time(fresh, batch, family):
     model = fresh(family)
     with torch.no_grad():
-        before = {ids: logits(model, ids) for stream, ids in read(batch) if stream == "retain"}
+        before = {ids: logits(model, ids) for stream, ids, _ in read(batch) if stream == "retain"}
         base = {text: cross_entropy(model, text[1]) for text in read(batch)}
         objectives = {
             name: getattr(surgery, name)(model, batch, EditSettings(surgery=RULES), 0)
@@ -93,6 +96,49 @@ def test_terms_are_those_of_one_text_at_a_time(fresh, batch, family):
         terms = objectives["surgery_npo"](batch)
         assert float(terms["problematic"]) == pytest.approx(0.3 * mean("problematic", bounded), rel=1e-4)
         assert float(terms["update"]) == pytest.approx(float(expected["update"]), rel=1e-4)
+
+
+@pytest.mark.parametrize("components", [[Component(2, "mlp")], [Component(0, "mlp"), Component(1, "mlp")]])
+def test_of_facts_without_biographies_the_answer_alone_counts(fresh, athletes, components):
+    model = fresh("gemma3_text")
+    gone, kept = ([fact for fact in athletes if fact.role == role] for role in ("forget", "maintain-train"))
+    true, new, retain = (
+        [example(model, fact, answer(fact)) for fact in facts]
+        for facts, answer in ((gone, TRUE), (gone, lambda fact: fact.new_answer), (kept, TRUE))
+    )
+    batch = Batch(true, new, retain, [tuple(model.encode("Tiger Woods plays the sport of golf."))])
+    (general,) = batch.texts
+    with torch.no_grad():
+        before = {ids: logits(model, ids).log_softmax(-1) for ids in (general, *(ids for ids, _ in retain))}
+
+    def certainty(examples):
+        return torch.stack([logits(model, ids)[-1].log_softmax(-1)[answer] for ids, answer in examples]).mean()
+
+    def slowly():
+        places = [(ids, len(ids) - 1) for ids, _ in retain] + [(general, place) for place in range(len(general) - 1)]
+        kept = []
+        for ids, place in places:
+            p, q = before[ids][place], logits(model, ids)[place].log_softmax(-1)
+            kept.append((p.exp() * (p - q)).sum())
+        return {
+            "obsolete": 0.2 * certainty(true),
+            "update": -1.5 * certainty(new),
+            "retain": 0.7 * sum(kept) / len(kept),
+        }
+
+    with trainable(model, Selection("", components, 0, 0, 0)) as parameters:
+        moving = list(parameters.values())
+        loss = surgery.surgery(model, batch, EditSettings(surgery=RULES), 0)
+        with torch.no_grad():
+            for parameter in moving:
+                parameter += 0.1 * torch.randn_like(parameter)
+        found, expected = loss(batch), slowly()
+        assert found.keys() == expected.keys()
+        for name, term in expected.items():
+            torch.testing.assert_close(found[name], term, rtol=1e-4, atol=1e-5)
+        pairs = [torch.autograd.grad(sum(terms.values()), moving) for terms in (found, expected)]
+        for one, other in zip(*pairs, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4 * other.abs().max().item())
 
 
 def test_at_the_base_model_the_divergence_is_zero_and_npo_pulls_like_ascent(fresh, batch):

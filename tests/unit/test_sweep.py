@@ -178,8 +178,11 @@ def test_the_worst_case_pays_for_what_is_lost_and_gives_nothing_for_more():
     assert found["worst-case"] < 0.8
 
 
-def test_surgerys_new_answers_are_the_updates():
+def test_surgerys_new_answers_are_the_updates_where_there_are_people():
     base, rows = made(0, "base"), made(1)
+    facts = [sweep.terms(rows, base, name, "paper", FORMATS) for name in ("surgery-npo", "inject")]
+    assert facts[0]["edit"].equals(facts[1]["edit"])
+    assert "edit" not in sweep.terms(rows, base, "surgery-no-update", "paper", FORMATS)
     update = rows[rows.role == "forget"].assign(role="update")
     terms = sweep.terms(pd.concat([rows, update]), base, "surgery-npo", "paper", FORMATS)
     assert terms["edit"].to_numpy() == pytest.approx(1 - terms["forget"].to_numpy())

@@ -15,12 +15,17 @@ Steps = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0)]
 Weight = Annotated[float, Field(ge=0)]
 Beta = Annotated[float, Field(gt=0)]
-PUT_IN = ("inject", "dpo", "rome", "memit")  # objectives that put a new answer in the true one's place
+PUT_IN = ("inject", "dpo", "rome", "memit")  # objectives that need new answers
 
 
 def of_surgery(objective: str) -> bool:
-    """Is it `surgery` or one of its ablations? They train on biographies, with weights of their own."""
+    """Is it `surgery` or one of its ablations? They have weights of their own."""
     return objective.partition("-")[0] == "surgery"
+
+
+def puts_in(objective: str) -> bool:
+    """Does it put something in the place of what is forgotten? Of people surgery puts in the update."""
+    return objective in PUT_IN or (of_surgery(objective) and objective != "surgery-no-update")
 
 
 class ForgetSettings(Settings):

@@ -9,7 +9,7 @@ from pydantic import Field, PrivateAttr, model_validator
 
 from mechunlearn import registry
 from mechunlearn.config import attack
-from mechunlearn.config.edit import PUT_IN, EditSettings, of_surgery
+from mechunlearn.config.edit import PUT_IN, EditSettings
 from mechunlearn.config.evaluate import EvaluateSettings, ReportSettings
 from mechunlearn.config.localize import LocalizeSettings
 from mechunlearn.config.masking import MaskingSettings
@@ -92,17 +92,11 @@ class Study(Settings):
     @model_validator(mode="after")
     def _objectives_fit(self) -> "Study":
         for name, task in self.tasks.items():
-            people = task.facts == "biographies"
             for objective in self.objectives:
-                if people and objective in PUT_IN:
+                if task.facts == "biographies" and objective in PUT_IN:
                     raise ValueError(
                         f"objectives: {objective!r} puts new answers in, but the forgotten facts of tasks.{name} have "
                         "none; allowed with other facts only"
-                    )
-                if not people and of_surgery(objective):
-                    raise ValueError(
-                        f"objectives: {objective!r} trains on biographies, but tasks.{name} is about {task.facts}; "
-                        "allowed with facts: biographies only"
                     )
         return self
 

@@ -1,5 +1,6 @@
 """What an objective is: (model, everything that will be drawn, settings, seed) -> the loss of a batch.
 
+Text         token ids of a stream, and which of them a loss counts
 Batch        what one step sees; the same for everything that an edit will see
 Loss         batch -> its weighted terms, whose sum is descended
 every        batches -> all that they hold, each item once
@@ -14,7 +15,7 @@ A Loss follows from its batch and the model alone: where a killed edit goes on, 
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from itertools import chain
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 
@@ -25,22 +26,38 @@ from mechunlearn.models.training import Example, losses
 Item = TypeVar("Item", bound=Hashable)
 
 
+class Text(NamedTuple):
+    """A text as token ids, the stream that it belongs to, and the first token that is to be predicted."""
+
+    stream: str
+    ids: tuple[int, ...]
+    start: int = 1
+
+
 @dataclass(frozen=True)
 class Batch:
     """Facts to forget with their true answers, the same with their new ones, facts to keep, and text, as token ids.
 
-    biographies   texts of people with the streams that they belong to (facts.biographies); none for other facts
+    biographies   texts of people in their streams (facts.biographies); none for other facts
     """
 
     forget: list[Example]
     new: list[Example]
     retain: list[Example]
     texts: list[tuple[int, ...]]
-    biographies: list[tuple[str, tuple[int, ...]]] = field(default_factory=list)
+    biographies: list[Text] = field(default_factory=list)
 
-    def read(self) -> list[tuple[str, tuple[int, ...]]]:
-        """Biographies by their streams, and general text as part of what is retained."""
-        return [*self.biographies, *(("retain", ids) for ids in self.texts)]
+    def read(self) -> list[Text]:
+        """Texts by their streams, general text as part of what is retained.
+
+        Without biographies facts are the texts, of which the answer alone is to be predicted: true ones to be forgotten
+        are `obsolete`, new ones `update`.
+        """
+        facts = {"obsolete": self.forget, "update": self.new, "retain": self.retain}
+        told = self.biographies or [
+            Text(stream, (*ids, answer), len(ids)) for stream, examples in facts.items() for ids, answer in examples
+        ]
+        return [*told, *(Text("retain", ids) for ids in self.texts)]
 
 
 Loss = Callable[[Batch], dict[str, torch.Tensor]]

@@ -12,14 +12,14 @@ import torch
 from torch.nn.functional import softplus
 
 from mechunlearn.config import EditSettings, SurgerySettings
-from mechunlearn.edit.objectives import Batch, Loss, remembered
+from mechunlearn.edit.objectives import Batch, Loss, Text, remembered
 from mechunlearn.models.cross_entropy import cross_entropy
 from mechunlearn.models.divergence import divergences
 from mechunlearn.models.model import Model
 from mechunlearn.models.packing import text_states
 from mechunlearn.registry import objective
 
-Text = tuple[str, tuple[int, ...]]  # a stream and a text's token ids
+TEXTS = 16  # of which the base model's states are computed at once
 
 
 @objective("surgery")
@@ -30,7 +30,7 @@ def surgery(model: Model, drawn: Batch, settings: EditSettings, seed: int) -> Lo
     code. CE is a text's mean cross-entropy a token; the divergence is over the full vocabulary, averaged over the
     tokens of what is retained, biographies and general text, and never over padding. The base model's final hidden
     states there are remembered, and unembedded when needed: the unembedding is never trained, so no second model has to
-    be kept.
+    be kept. Facts without biographies are texts of which the answer alone counts (Batch.read).
     """
     return _surgery(model, drawn, settings.surgery)
 
@@ -77,17 +77,17 @@ def _surgery(model: Model, drawn: Batch, rules: SurgerySettings) -> Loss:
         "retain": rules.retain_weight,
     }
     unlearn = ("problematic", "obsolete")
-    kept = [text for text in drawn.read() if text[0] == "retain" and rules.retain_weight]
-    gone = [text for text in drawn.biographies if text[0] in unlearn and weights[text[0]] and rules.unlearn == "npo"]
-    kept_states = remembered(kept, lambda part: [states.clone() for states in _states(model, part)], 4)
-    base = remembered(gone, lambda part: _cross_entropies(model, part, _states(model, part)), 4)
+    kept = [text for text in drawn.read() if text.stream == "retain" and rules.retain_weight]
+    gone = [text for text in drawn.read() if text.stream in unlearn and weights[text.stream] and rules.unlearn == "npo"]
+    kept_states = remembered(kept, lambda part: [states.clone() for states in _states(model, part)], TEXTS)
+    base = remembered(gone, lambda part: _cross_entropies(model, part, _states(model, part)), TEXTS)
 
     def loss(batch: Batch) -> dict[str, torch.Tensor]:
-        texts = [text for text in batch.read() if weights[text[0]]]
+        texts = [text for text in batch.read() if weights[text.stream]]
         hidden = dict(zip(texts, _states(model, texts), strict=True))
         terms = {}
-        for stream in dict.fromkeys(text[0] for text in texts):
-            own = [text for text in texts if text[0] == stream]
+        for stream in dict.fromkeys(text.stream for text in texts):
+            own = [text for text in texts if text.stream == stream]
             if stream == "retain":
                 before, after = (torch.cat([each[text] for text in own]) for each in (kept_states, hidden))
                 sides = (before, after) if rules.divergence == "forward" else (after, before)
@@ -106,11 +106,13 @@ def _surgery(model: Model, drawn: Batch, rules: SurgerySettings) -> Loss:
 
 
 def _states(model: Model, texts: Sequence[Text]) -> list[torch.Tensor]:
-    return text_states(model, [ids for _, ids in texts])
+    """What predicts the tokens of each text that count: (tokens, d_model) each. Differentiable."""
+    found = text_states(model, [text.ids for text in texts])
+    return [states[text.start - 1 :] for text, states in zip(texts, found, strict=True)]
 
 
 def _cross_entropies(model: Model, texts: Sequence[Text], hidden: Sequence[torch.Tensor]) -> torch.Tensor:
     """Each text's mean cross-entropy a token, in nats: (texts,). Differentiable."""
-    targets = torch.tensor([token for _, ids in texts for token in ids[1:]])
+    targets = torch.tensor([token for text in texts for token in text.ids[text.start :]])
     losses = cross_entropy(model, torch.cat(list(hidden)), targets)
     return torch.stack([part.mean() for part in losses.split([len(states) for states in hidden])])

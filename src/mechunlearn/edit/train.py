@@ -16,7 +16,7 @@ import torch
 
 from mechunlearn.artifacts import Selection
 from mechunlearn.config import EditSettings
-from mechunlearn.edit.objectives import Batch, Loss, every
+from mechunlearn.edit.objectives import Batch, Loss, Text, every
 from mechunlearn.errors import DivergenceError
 from mechunlearn.facts import Fact, trained
 from mechunlearn.facts.biographies import Biography
@@ -86,7 +86,7 @@ def train(model: Model, recipe: Recipe, training: Training | None = None) -> tup
 
     def batch() -> Batch:
         true, new = zip(*forget(min(settings.batch, len(own))), strict=True)
-        people = [(stream, ids) for stream, take in streams.items() for ids in take(settings.surgery.batch)]
+        people = [Text(stream, ids) for stream, take in streams.items() for ids in take(settings.surgery.batch)]
         return Batch(list(true), list(new), retain(settings.batch), texts(settings.texts), people)
 
     batches = [batch() for _ in range(settings.steps)]
@@ -111,8 +111,8 @@ def train(model: Model, recipe: Recipe, training: Training | None = None) -> tup
             final = {name: term.item() for name, term in loss(batches[0]).items()}
         history.append({"step": settings.steps, "loss": sum(final.values()), **final})
         if recipe.biographies:
-            read = [text for each in batches for text in each.read() if text[0] in final]
-            tokens = sum(len(ids) for _, ids in read)
+            read = [text for each in batches for text in each.read() if text.stream in final]
+            tokens = sum(len(text.ids) for text in read)
             history[-1] |= {"seconds": round(training.seconds, 1), "tokens": tokens}
     return list(parameters), history
 

@@ -15,7 +15,7 @@ import pandas as pd
 
 from mechunlearn import operations
 from mechunlearn.claims import CLAIMS
-from mechunlearn.config.edit import PUT_IN
+from mechunlearn.config.edit import puts_in
 from mechunlearn.figures import data, html, words
 from mechunlearn.metrics import last
 
@@ -66,7 +66,7 @@ def answer(metrics: pd.DataFrame, objective: str) -> str:
     Of objectives without new answers that is where the true one is least likely.
     """
     where = {"objective": objective, "stage": "edited", "role": "forget"}
-    put_in = objective in PUT_IN
+    put_in = puts_in(objective) and not data.pick(metrics, "p_new", **where).empty  # people have no new answers
     metric = "p_new" if put_in else "p_true"
     edited = data.pick(metrics, metric, **where)
     formats = [name for name in data.counting(metrics) if name in set(edited.elicitation)]
