@@ -333,7 +333,7 @@ def trial_settings(wildcards):
 
 
 def start_settings(wildcards):
-    return STUDY.edit.for_cell(wildcards.objective, wildcards.localization)
+    return STUDY.edit.for_model(wildcards.model).for_cell(wildcards.objective, wildcards.localization)
 
 
 def sweep_selection_inputs(wildcards):

@@ -28,6 +28,7 @@ LIBRARIES = 1.0e9  # bytes: Python, torch, transformers, the tokenizer of a larg
 COPIES = 16  # bytes that training keeps for each value a layer computes for a token: four copies of 32 bits
 ENTERING = 4  # bytes of each value of the residual stream that enters a layer
 TRAINED = 16  # bytes a trained weight: itself, its gradient, two moments of AdamW, 32 bits each
+EIGHT = 10.1  # the same with moments of 8 bits, and a scale for every 256 of them
 KEPT = 12  # bytes a trained weight in a checkpoint: itself and two moments
 MASKED = 20  # bytes a masked weight: as it was and as it is, its gradient, the mask, the momentum
 PROMPT, BIOGRAPHY = 24, 64  # tokens of a training prompt, of a biography
@@ -81,7 +82,7 @@ class Work:
     """
 
     trained: int = 0
-    each: int = TRAINED
+    each: float = TRAINED
     kept: int = 0
     layers: int | None = None
     at_once: int = 4096  # models/scoring.py
@@ -129,7 +130,8 @@ def of_edit(size: Size, selection: str | Path, settings: EditSettings, *, facts:
     tokens = own.batch * 2 * PROMPT + own.texts * own.text_tokens + people * 4 * own.surgery.batch * BIOGRAPHY
     layers = size.layers - min((component.layer for component in chosen.components), default=0)
     steps = seeds * own.steps * max(1, len(chosen.groups))
-    return Work(size.holding(chosen.components), kept=tokens, layers=layers, back=steps * tokens)
+    each = EIGHT if own.optimizer == "adamw-8bit" else TRAINED
+    return Work(size.holding(chosen.components), each, kept=tokens, layers=layers, back=steps * tokens)
 
 
 def of_mask(

@@ -203,7 +203,9 @@ def sweep_values(study: Study, cell: Cell, parameter: str) -> list[float]:
 
 def sweep_start(study: Study, cell: Cell) -> dict[str, float]:
     """What a cell's settings are before a sweep, whatever an earlier one has chosen."""
-    settings = EditSettings.model_validate_json(study.edit.for_cell(cell.objective, cell.localization))
+    settings = EditSettings.model_validate_json(
+        study.edit.for_model(cell.model).for_cell(cell.objective, cell.localization)
+    )
     return {name: settings.setting(cell.objective, name) for name in parameters(cell.objective)}
 
 

@@ -119,6 +119,15 @@ def test_killed_and_taken_up_an_edit_is_the_same(fresh, athletes, objective, tmp
     assert not (tmp_path / "kept").exists()
 
 
+def test_moments_of_8_bits_go_on_too(fresh, athletes, tmp_path, kill):
+    made = recipe(athletes, optimizer="adamw-8bit")
+    expected = outcome(model := fresh("gemma3_text"), *edit_in_turn(model, made))
+    kill(4)
+    killed(fresh, tmp_path / "kept", made)
+    kill(0)
+    assert_same(finished(fresh, tmp_path / "kept", made), expected)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("at", range(1, STEPS + 1))
 def test_at_whichever_step(fresh, athletes, dtype, at, tmp_path, kill):

@@ -142,6 +142,7 @@ NAMES = [
     ("evaluate.elicitations", ["completion", "questoin"], "question", registry.methods("elicitation")),
     ("prompt_search.elicitations", ["completion", "questoin"], "question", EvaluateSettings().elicitations),
     ("edit.learning_rates", {"nonlocalised": 1e-4}, "nonlocalized", registry.localizations()),
+    ("edit.optimizers", {"tinny": "adamw-8bit"}, "tiny", ["tiny"]),
 ]
 
 
@@ -292,6 +293,13 @@ def test_a_cell_has_the_nearest_learning_rate():
     assert [rates["inject", place] for place in ("fact-lookup", "nonlocalized", "random")] == [1e-4, 2e-5, 1e-4]
     assert [rates["npo", place] for place in ("fact-lookup", "nonlocalized", "random")] == [3e-5, 3e-5, 4e-5]
     assert (read["npo", "random"].steps, read["inject", "random"].steps) == (7, 40)
+
+
+def test_a_model_has_its_own_optimizer():
+    settings = EditSettings(optimizers={"large": "adamw-8bit"})
+    found = [settings.for_model(name).for_cell("inject", "random") for name in ("large", "small")]
+    assert found == [EditSettings(optimizer=each).for_cell("inject", "random") for each in ("adamw-8bit", "adamw")]
+    assert found[1] == EditSettings().for_cell("inject", "random")
 
 
 def test_a_cell_reads_no_other_cells_settings():

@@ -66,6 +66,18 @@ def test_what_training_adds_is_sixteen_bytes_a_parameter(study, tmp_path):
     assert measured / (int(everything.trained) - int(lookup.trained)) == pytest.approx(footprint.TRAINED, rel=0.2)
 
 
+def test_moments_of_8_bits_take_less(study, tmp_path):
+    everything = [Component(layer, kind) for layer in range(42) for kind in ("attention", "mlp")]
+    write_selection(tmp_path / "selection.json", Selection("", everything, LARGE.matrices, 0, 0))
+    needs = []
+    for optimizer in ("adamw", "adamw-8bit"):
+        settings = study.edit.model_copy(update={"optimizer": optimizer})
+        work = footprint.of_edit(LARGE, tmp_path / "selection.json", settings, facts=16, seeds=1, people=False)
+        needs.append(footprint.memory(LARGE, work))
+    moments = 2 * (1 + 4 / 256)  # bytes a weight: 8 bits each, and a scale for every 256
+    assert needs[0] - needs[1] == pytest.approx(LARGE.matrices * (8 - moments), rel=0.02)
+
+
 def test_memory_by_hand():
     work = Work(trained=10, kept=100, layers=3, at_once=7)
     assert footprint.memory(Size(weights=1000, layers=9, values=5), work) == 1000 + 10 * 16 + 100 * 3 * 5 * 16

@@ -15,6 +15,7 @@ Steps = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0)]
 Weight = Annotated[float, Field(ge=0)]
 Beta = Annotated[float, Field(gt=0)]
+Optimizer = Literal["adamw", "adamw-8bit"]
 PUT_IN = ("inject", "dpo", "rome", "memit")  # objectives that need new answers
 
 
@@ -174,6 +175,12 @@ class EditSettings(Settings):
     retain_weight: Weight = Field(default=1.0, description="Weight of the loss on the facts to keep (lambda 2).")
     text_weight: Weight = Field(default=1.0, description="Weight of the loss on general text (lambda 3).")
     clip: float = Field(default=1.0, gt=0, description="Largest gradient norm.")
+    optimizer: Optimizer = Field(
+        default="adamw", description="`adamw`, or `adamw-8bit`, whose moments take 2 bytes a weight instead of 8."
+    )
+    optimizers: dict[str, Optimizer] = Field(
+        default={}, description="Optimizers of single models, where they differ (paper: 8 bits for Gemma 2)."
+    )
     objectives: dict[Name, OwnSettings] = Field(
         default={}, description="What single objectives train with instead, by name."
     )
@@ -191,6 +198,10 @@ class EditSettings(Settings):
         """The blocks of other objectives, which a cell neither needs nor shall be run again for."""
         own = objective.replace("-", "_"), objective.partition("-")[0]
         return {name for name, value in self if isinstance(value, Settings) and name not in own}
+
+    def for_model(self, name: str) -> "EditSettings":
+        """The settings with which a model is edited: `optimizers` as `optimizer`."""
+        return self.model_copy(update={"optimizer": self.optimizers.get(name, self.optimizer), "optimizers": {}})
 
     def for_facts(self, count: int) -> "EditSettings":
         """The settings with which so many facts are edited together: `epochs` as `steps`."""
@@ -220,4 +231,4 @@ class EditSettings(Settings):
         rate = rate or self.learning_rates.get(localization, self.learning_rate)
         given = {name: value for name, value in own if value is not None and name != "learning_rates"}
         cell = self.model_copy(update={**given, "learning_rate": rate}).having(objective, swept)
-        return cell.model_dump_json(exclude={"learning_rates", "objectives", *self.others(objective)})
+        return cell.model_dump_json(exclude={"learning_rates", "optimizers", "objectives", *self.others(objective)})

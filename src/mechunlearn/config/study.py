@@ -150,7 +150,7 @@ class Study(Settings):
     def edit_settings(self, model: str, task: str, localization: str, objective: str) -> str:
         """JSON of the settings of one cell's edit: what a sweep chose for it comes before what `edit` says."""
         swept = self._swept.get(model, {}).get(task, {}).get(localization, {}).get(objective, SweptSettings())
-        return self.edit.for_cell(objective, localization, swept.model_dump(exclude_none=True))
+        return self.edit.for_model(model).for_cell(objective, localization, swept.model_dump(exclude_none=True))
 
     @model_validator(mode="after")
     def _layers_fit(self) -> "Study":
@@ -264,6 +264,7 @@ class Study(Settings):
             ("localizations", self.localizations, own),
             ("objectives", self.objectives, objectives),
             ("edit.objectives", list(self.edit.objectives), objectives),
+            ("edit.optimizers", list(self.edit.optimizers), list(self.models)),
             ("attacks", self.attacks, sorted(registry.methods("attack"))),
             ("evaluate.elicitations", self.evaluate.elicitations, sorted(registry.methods("elicitation"))),
             ("prompt_search.elicitations", self.prompt_search.elicitations, self.evaluate.elicitations),

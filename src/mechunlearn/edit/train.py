@@ -102,6 +102,7 @@ def train(model: Model, recipe: Recipe, training: Training | None = None) -> tup
                 steps=settings.steps,
                 learning_rate=settings.learning_rate,
                 clip=settings.clip,
+                optimizer=settings.optimizer,
                 model=model,
                 what=f"editing {selection.localization}, seed {seed}",
                 training=training,

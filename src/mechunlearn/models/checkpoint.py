@@ -32,7 +32,6 @@ from mechunlearn.models.model import Model
 log = logging.getLogger(__name__)
 PACKAGE = Path(__file__).parents[1]
 EVERY = 60.0  # seconds between two checkpoints: so much work can be lost
-STATE = ("step", "exp_avg", "exp_avg_sq")  # of AdamW, a parameter
 SHARE = 0.05  # of a job's time at most goes into writing them
 
 
@@ -117,7 +116,7 @@ class Training:
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.checkpoint = checkpoint
-        self._tensors, about = checkpoint.read() or ({}, {"rows": [], "seconds": 0.0, "schedule": {}, "kept": []})
+        self._tensors, about = checkpoint.read() or ({}, {"rows": [], "seconds": 0.0, "schedule": {}, "states": [], "kept": []})
         self.rows: list[dict[str, float]] = about["rows"]
         self._about, self._begin = about, time.perf_counter() - about["seconds"]
 
@@ -136,7 +135,10 @@ class Training:
         with torch.no_grad():
             for number, parameter in enumerate(parameters):
                 parameter.copy_(found[f"weights.{number}"])
-        states = {number: {name: found[f"{name}.{number}"] for name in STATE} for number in range(len(parameters))}
+        states = {
+            number: {name: found[f"{name}.{number}"] if value is None else value for name, value in state.items()}
+            for number, state in enumerate(self._about["states"])
+        }
         (group,) = optimizer.state_dict()["param_groups"]
         schedule.load_state_dict(self._about["schedule"])
         rate = self._about["schedule"]["_last_lr"][0]
@@ -165,11 +167,25 @@ class Training:
         # What entered the first trained layer depends, in its last bits, on the batch in which it was computed.
         kept = model.frozen.kept if model.frozen else {}
         found = {f"weights.{number}": parameter.detach() for number, parameter in enumerate(parameters)}
-        states = optimizer.state_dict()["state"]
-        found |= {f"{name}.{number}": state[name] for number, state in states.items() for name in STATE}
+        states = [optimizer.state[parameter] for parameter in parameters]
+        found |= {
+            f"{name}.{number}": value
+            for number, state in enumerate(states)
+            for name, value in state.items()
+            if isinstance(value, torch.Tensor)
+        }
         found |= {f"random.{number}": each.get_state() for number, each in enumerate(_generators(model))}
         found |= {f"kept.{number}": stream for number, stream in enumerate(kept.values())}
-        about = {"rows": self.rows, "seconds": self.seconds, "schedule": schedule.state_dict(), "kept": list(kept)}
+        about = {
+            "rows": self.rows,
+            "seconds": self.seconds,
+            "schedule": schedule.state_dict(),
+            "states": [  # null where the value is a tensor
+                {name: None if isinstance(value, torch.Tensor) else value for name, value in state.items()}
+                for state in states
+            ],
+            "kept": list(kept),
+        }
         self.checkpoint.write(found, about)
 
 

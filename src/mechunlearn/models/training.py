@@ -15,6 +15,7 @@ from typing import TypeVar
 
 import torch
 
+from mechunlearn.config.edit import Optimizer
 from mechunlearn.errors import DivergenceError
 from mechunlearn.facts import Fact
 from mechunlearn.facts.text import Passage
@@ -137,20 +138,21 @@ def descend(
     clip: float,
     model: Model,
     what: str,
+    optimizer: Optimizer = "adamw",
     training: Training | None = None,
 ) -> Iterator[dict[str, float]]:
     """Take so many steps down the sum of `terms()`; after each, yield its number and the losses before it.
 
-    AdamW without weight decay, cosine schedule to zero without warm-up (paper A.6), gradient norm clipped; parameters
+    AdamW, with moments in 32 or in 8 bits (Dettmers et al. 2022), without weight decay, cosine schedule to zero without warm-up (paper A.6), gradient norm clipped; parameters
     in float32. Raises DivergenceError at a loss or gradient that is not finite.
 
     training   where a killed run left off: its steps are not taken again, only their rows are yielded, and `terms()`
                must begin with the step after them
     """
     parameters = list(parameters)
-    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.0, fused=True)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps)
-    taken = training.restore(parameters, optimizer, schedule) if training else []
+    stepping = _optimizer(optimizer, parameters, learning_rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(stepping, T_max=steps)
+    taken = training.restore(parameters, stepping, schedule) if training else []
     yield from taken
     for step in track(range(len(taken) + 1, steps + 1), what):
         with computing(model):
@@ -168,10 +170,18 @@ def descend(
                 f"{what}: the gradient became {norm.item()} at step {step} of {steps} with learning_rate "
                 f"{learning_rate:g}; try a lower one."
             )
-        optimizer.step()
+        stepping.step()
         schedule.step()
-        optimizer.zero_grad(set_to_none=True)
+        stepping.zero_grad(set_to_none=True)
         row = {"step": step, "loss": loss.item()} | {name: term.item() for name, term in now.items()}
         if training:
-            training.step(row, parameters, optimizer, schedule)
+            training.step(row, parameters, stepping, schedule)
         yield row
+
+
+def _optimizer(kind: Optimizer, parameters: Sequence[torch.nn.Parameter], learning_rate: float) -> torch.optim.Optimizer:
+    if kind == "adamw":
+        return torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.0, fused=True)
+    from bitsandbytes.optim import AdamW8bit  # slow to import
+
+    return AdamW8bit(parameters, lr=learning_rate, weight_decay=0.0)
