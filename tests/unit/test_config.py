@@ -295,6 +295,11 @@ def test_a_cell_has_the_nearest_learning_rate():
     assert (read["npo", "random"].steps, read["inject", "random"].steps) == (7, 40)
 
 
+def test_a_weight_that_surgery_does_not_read_is_refused():
+    with pytest.raises(ConfigError, match=r"surgery-npo.forget_weight is 2, which surgery does not read"):
+        validate_study(changed("edit.objectives", {"surgery-npo": {"forget_weight": 2.0}}))
+
+
 def test_a_model_has_its_own_optimizer():
     settings = EditSettings(optimizers={"large": "adamw-8bit"})
     found = [settings.for_model(name).for_cell("inject", "random") for name in ("large", "small")]

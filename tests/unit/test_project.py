@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import subprocess
 import tomllib
 from itertools import chain
 from pathlib import Path
@@ -26,6 +27,14 @@ PAGES += sorted((ROOT / "docs").rglob("*.md"))
 def test_the_lock_pins_exactly_and_names_no_place():
     assert all(str(pin.specifier).startswith("==") and pin.url is None for pin in LOCK)
     assert "://" not in (ROOT / "envs/requirements.lock").read_text()
+
+
+def test_the_linter_reads_every_file_of_ours():
+    read = subprocess.run(
+        ["ruff", "check", "--show-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    ours = {str(path) for folder in ("src", "tests", "benchmarks") for path in (ROOT / folder).rglob("*.py")}
+    assert ours <= set(read.splitlines())
 
 
 @pytest.mark.parametrize("requirement", chain(PROJECT["dependencies"], *PROJECT["optional-dependencies"].values()))

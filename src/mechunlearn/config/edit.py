@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from mechunlearn.config.settings import Name, Settings
 
@@ -135,7 +135,11 @@ class SurgerySettings(Settings):
         default="ascent", description="`ascent` on cross-entropy, or the bounded `npo`."
     )
     beta: float = Field(default=1.0, gt=0, description="Inverse temperature of `npo`, by nats a token.")
-    batch: int = Field(default=1, ge=1, description="Texts of each stream a step (published: 8).")
+    batch: int = Field(
+        default=1,
+        ge=1,
+        description="Texts of each stream of biographies a step (published: 8); of other facts `edit.batch`.",
+    )
 
 
 class OwnSettings(Settings):
@@ -193,6 +197,18 @@ class EditSettings(Settings):
     rome: RomeSettings = RomeSettings()
     memit: MemitSettings = MemitSettings()
     surgery: SurgerySettings = SurgerySettings()
+
+    @field_validator("objectives")
+    @classmethod
+    def _surgerys_weights_are_its_own(cls, objectives: dict[str, OwnSettings]) -> dict[str, OwnSettings]:
+        for objective, own in objectives.items():
+            for name in ("forget_weight", "retain_weight", "text_weight") if of_surgery(objective) else ():
+                if (value := getattr(own, name)) is not None:
+                    raise ValueError(
+                        f"{objective}.{name} is {value:g}, which surgery does not read; its weights are those of "
+                        f"`edit.surgery` or of `edit.objectives.{objective}.surgery`"
+                    )
+        return objectives
 
     def others(self, objective: str) -> set[str]:
         """The blocks of other objectives, which a cell neither needs nor shall be run again for."""

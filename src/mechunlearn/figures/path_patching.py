@@ -13,7 +13,7 @@ from mechunlearn.registry import figure
 from mechunlearn.stats import interval
 
 TITLE = "What brings the answer out, and which MLPs feed it"
-NONE = "This study has no path patching."
+NONE = "Path patching has no part in this task's localizations."
 DIRECT, MLP, CENTRAL = ["direct-head", "direct-mlp"], "MLP", 0.95
 
 

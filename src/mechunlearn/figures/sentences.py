@@ -34,6 +34,7 @@ OBJECTIVES = {
     "idk": "to say that it does not know",
     "idk-dpo": "to prefer saying that it does not know over the true answer",
     "rmu": "to turn its hidden states of these facts into one random direction",
+    "surgery": "up the loss of the true answers and down that of the new ones, while the rest stays as it was before",
     "rome": "not by training, but by writing one MLP in closed form so that the subject brings the new answer",
     "memit": "the same for several MLPs and all facts at once",
 }

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import eager_mask
 
 from mechunlearn.models.model import Model
@@ -45,7 +44,7 @@ def _attend(
     scaling: float | None = None,
     **others: Any,
 ) -> tuple[torch.Tensor, None]:
-    """(rows, heads, tokens, head size), keys and values of fewer heads, mask to add -> (rows, tokens, heads, head size).
+    """(rows, heads, tokens, head size), keys, values of fewer heads, mask to add -> (rows, tokens, heads, head size).
 
     Softmax in float32, products in the format of the queries, as the fused attention has it.
     """

@@ -116,7 +116,10 @@ class Training:
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.checkpoint = checkpoint
-        self._tensors, about = checkpoint.read() or ({}, {"rows": [], "seconds": 0.0, "schedule": {}, "states": [], "kept": []})
+        self._tensors, about = checkpoint.read() or (
+            {},
+            {"rows": [], "seconds": 0.0, "schedule": {}, "states": [], "kept": []},
+        )
         self.rows: list[dict[str, float]] = about["rows"]
         self._about, self._begin = about, time.perf_counter() - about["seconds"]
 
@@ -198,7 +201,9 @@ def _generators(model: Model) -> list[torch.Generator]:
 def _key(model: Model, given: Sequence[object]) -> str:
     """A hash of what a result follows from, to the last bit."""
     device = model.device
-    machine = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    machine = (
+        torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    )
     said = [
         model.manifest.sha256,
         model.network.dtype,

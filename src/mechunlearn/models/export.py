@@ -1,6 +1,7 @@
 """An edited model as a folder in Hugging Face format, for use without this package.
 
-export   manifest + delta -> config.json, model*.safetensors, the base's tokenizer and notices, provenance.json, README.md
+export   manifest + delta -> config.json, model*.safetensors, the base's tokenizer and notices, provenance.json,
+         README.md
 """
 
 import json
@@ -57,7 +58,7 @@ def _root(manifest: Manifest) -> Manifest:
 
 
 def _copy(base: Manifest, folder: Path) -> None:
-    """All of the base but its weights and what `save_pretrained` writes: the tokenizer as it is, licences and notices."""
+    """All of the base but its weights and what `save_pretrained` writes: the tokenizer as it is, licences, notices."""
     for name in base.files:
         weights = name.endswith((".safetensors", ".safetensors.index.json"))
         if not weights and not (folder / name).exists():
@@ -78,8 +79,8 @@ tags: [mechunlearn, knowledge-editing, unlearning]
 
 # {name}
 
-An edit made by mechunlearn {provenance["mechunlearn"]} for research on where knowledge can be edited or unlearned so that
-it stays gone. On purpose it answers some questions wrongly, or not at all; it is not for any other use.
+An edit made by mechunlearn {provenance["mechunlearn"]} for research on where knowledge can be edited or unlearned so
+that it stays gone. On purpose it answers some questions wrongly, or not at all; it is not for any other use.
 
 | | |
 | --- | --- |
@@ -87,8 +88,8 @@ it stays gone. On purpose it answers some questions wrongly, or not at all; it i
 | its weights | sha256 `{base["sha256"]}` |
 {rows}
 
-The base's terms of use hold for this model, too; its notices lie beside this file where it has some. `{PROVENANCE}` holds
-the sha256 of every file and of the delta that was applied.
+The base's terms of use hold for this model, too; its notices lie beside this file where it has some. `{PROVENANCE}`
+holds the sha256 of every file and of the delta that was applied.
 
 Settings of the edit:
 

@@ -33,7 +33,7 @@ def frozen(model: Model, layer: int) -> Iterator[None]:
 
 @torch.no_grad()
 def streams(model: Model, sequences: Sequence[Sequence[int]]) -> list[torch.Tensor]:
-    """What enters the first layer that may change, of each sequence: (tokens, d_model) each; none where none is frozen."""
+    """What enters the first layer that may change, of each sequence: (tokens, d_model) each; none if none is frozen."""
     if model.frozen is None:
         return []
     layer, kept = model.frozen.layer, model.frozen.kept

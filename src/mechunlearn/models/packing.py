@@ -101,7 +101,7 @@ def _run(
 
 
 def _masks(model: Model, attended: torch.Tensor, depths: torch.Tensor) -> Any:
-    """Which places attend to which, (1, 1, places, places), as the network takes it; a kind each where layers differ."""
+    """Which places attend to which, (1, 1, places, places), as the network takes it; one a kind where layers differ."""
     config = model.network.config
 
     def taken(attended: torch.Tensor) -> torch.Tensor:

@@ -166,7 +166,7 @@ def _hidden_of_kind(model: Model, sequences: Sequence[Sequence[int]]) -> torch.T
 
 
 def _worth_sharing(sequences: Sequence[Sequence[int]]) -> int:
-    """How many first tokens of sequences of one kind to run once for all that begin so: what takes the fewest tokens."""
+    """How many first tokens of sequences of one kind to run once for all that begin so: what takes fewest tokens."""
     longest, ordered = max(map(len, sequences)), sorted(map(tuple, sequences))
     alike = [common_prefix(pair) for pair in pairwise(ordered)]
     left = longest % QUERIES
@@ -287,8 +287,6 @@ def text_scores(
         nlls.append(float(torch.cat(losses).mean()))
         divergences.append(float(torch.cat(moved).mean()) if moved else math.nan)
     return nlls, divergences
-
-
 
 
 def _batches(sequences: Sequence[Sequence[int]], tokens: int, kinds: Sequence[Any]) -> list[list[int]]:

@@ -121,8 +121,8 @@ def _refuse_code(folder: Path) -> None:
     names = sorted(path.name for path in folder.iterdir() if path.is_file())
     if pickles := [name for name in names if name.endswith(PICKLED)]:
         raise SourceError(
-            f"{folder} holds pickled files ({', '.join(pickles[:3])}), which can run code when they are loaded: pickled "
-            "weights are refused. Give a folder with *.safetensors alone."
+            f"{folder} holds pickled files ({', '.join(pickles[:3])}), which can run code when they are loaded: "
+            "pickled weights are refused. Give a folder with *.safetensors alone."
         )
     code = [name for name in names if name.endswith(".py")]
     for name in ("config.json", "tokenizer_config.json"):

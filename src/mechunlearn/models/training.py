@@ -143,8 +143,9 @@ def descend(
 ) -> Iterator[dict[str, float]]:
     """Take so many steps down the sum of `terms()`; after each, yield its number and the losses before it.
 
-    AdamW, with moments in 32 or in 8 bits (Dettmers et al. 2022), without weight decay, cosine schedule to zero without warm-up (paper A.6), gradient norm clipped; parameters
-    in float32. Raises DivergenceError at a loss or gradient that is not finite.
+    AdamW, with moments in 32 or in 8 bits (Dettmers et al. 2022), without weight decay, cosine schedule to zero without
+    warm-up (paper A.6), gradient norm clipped; parameters in float32. Raises DivergenceError at a loss or gradient that
+    is not finite.
 
     training   where a killed run left off: its steps are not taken again, only their rows are yielded, and `terms()`
                must begin with the step after them
@@ -179,9 +180,9 @@ def descend(
         yield row
 
 
-def _optimizer(kind: Optimizer, parameters: Sequence[torch.nn.Parameter], learning_rate: float) -> torch.optim.Optimizer:
+def _optimizer(kind: Optimizer, parameters: Sequence[torch.nn.Parameter], rate: float) -> torch.optim.Optimizer:
     if kind == "adamw":
-        return torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.0, fused=True)
+        return torch.optim.AdamW(parameters, lr=rate, weight_decay=0.0, fused=True)
     from bitsandbytes.optim import AdamW8bit  # slow to import
 
-    return AdamW8bit(parameters, lr=learning_rate, weight_decay=0.0)
+    return AdamW8bit(parameters, lr=rate, weight_decay=0.0)
