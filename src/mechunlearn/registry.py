@@ -244,6 +244,7 @@ def sources(*modules: str) -> list[str]:
     return sorted(str(_file(module)) for module in seen if not CARRIERS.fullmatch(module))
 
 
+@cache
 def _file(module: str) -> Path | None:
     if module.endswith(".py"):
         return Path(module)
@@ -253,6 +254,7 @@ def _file(module: str) -> Path | None:
     return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()), None)
 
 
+@cache  # every rule has most modules among its sources, and reading one takes milliseconds
 def _imports(module: str) -> list[str]:
     """Modules named in a file's imports, at any depth; `from package import module` included."""
     names: list[str] = []
