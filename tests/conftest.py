@@ -8,7 +8,7 @@ athletes      facts whose names the tokenizer has seen, accents included, with r
 """
 
 import os
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
@@ -222,6 +222,14 @@ def fresh(manifest_of):
     from mechunlearn.models.loading import load
 
     return lambda family, dtype="float32": load(manifest_of(family, dtype))
+
+
+@pytest.fixture
+def eight_bits(monkeypatch):
+    """Moments of 8 bits for matrices as small as ours, which otherwise have 32 all the same."""
+    from bitsandbytes import optim
+
+    monkeypatch.setattr(optim, "AdamW8bit", partial(optim.AdamW8bit, min_8bit_size=1))
 
 
 @pytest.fixture

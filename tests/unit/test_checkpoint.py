@@ -119,7 +119,7 @@ def test_killed_and_taken_up_an_edit_is_the_same(fresh, athletes, objective, tmp
     assert not (tmp_path / "kept").exists()
 
 
-def test_moments_of_8_bits_go_on_too(fresh, athletes, tmp_path, kill):
+def test_moments_of_8_bits_go_on_too(fresh, athletes, tmp_path, kill, eight_bits):
     made = recipe(athletes, optimizer="adamw-8bit")
     expected = outcome(model := fresh("gemma3_text"), *edit_in_turn(model, made))
     kill(4)

@@ -342,7 +342,7 @@ def test_only_what_is_selected_moves(fresh, athletes, objective, components):
         assert torch.equal(parameter, before[name]) == (name not in names), name
 
 
-def test_moments_of_8_bits_train_nearly_alike_and_move_nothing_else(fresh, athletes):
+def test_moments_of_8_bits_train_nearly_alike_and_move_nothing_else(fresh, athletes, eight_bits):
     """In 8 bits a second moment is a few percent off, and what is masked must stay exactly zero."""
     moved, states = {}, []
     for optimizer in ("adamw", "adamw-8bit"):

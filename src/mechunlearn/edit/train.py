@@ -11,8 +11,10 @@ import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from mechunlearn.artifacts import Selection
 from mechunlearn.config import EditSettings
@@ -122,8 +124,8 @@ def train(model: Model, recipe: Recipe, training: Training | None = None) -> tup
 def trainable(model: Model, selection: Selection) -> Iterator[dict[str, torch.nn.Parameter]]:
     """The selected components' parameters by name, in float32 with gradients; back in their own format afterwards.
 
-    Of a head or of part of an MLP only its own rows and columns move: elsewhere the gradient is zero, and AdamW
-    without weight decay then never moves a weight.
+    Of a head or of part of an MLP only its own rows and columns move: elsewhere the gradient is zero, and what an
+    optimizer adds all the same (with moments of 8 bits, which have no exact zero) is taken back after each step.
     """
     named = dict(model.network.named_parameters())
     own = region(model.layout, selection.components)
@@ -134,8 +136,9 @@ def trainable(model: Model, selection: Selection) -> Iterator[dict[str, torch.nn
         parameter.data = parameter.data.float()
         parameter.requires_grad_(True)
         if not own[name].all():
-            mask = own[name].to(parameter.device)
+            mask, before = own[name].to(parameter.device), parameter.detach().clone()
             handles.append(parameter.register_hook(lambda gradient, mask=mask: gradient * mask))
+            handles.append(register_optimizer_step_post_hook(partial(_put_back, parameter, mask, before)))
     try:
         with frozen(model, min(component.layer for component in selection.components)):
             yield chosen
@@ -146,6 +149,10 @@ def trainable(model: Model, selection: Selection) -> Iterator[dict[str, torch.nn
             parameter.requires_grad_(False)
             parameter.grad = None
             parameter.data = parameter.data.to(model.stored).to(formats[name])
+
+
+def _put_back(parameter: torch.nn.Parameter, mask: torch.Tensor, before: torch.Tensor, *_: object) -> None:
+    parameter.data = torch.where(mask, parameter.data, before)
 
 
 def check(histories: Sequence[Sequence[dict[str, float]]], objective: str, settings: EditSettings) -> None:

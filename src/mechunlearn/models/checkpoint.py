@@ -172,7 +172,8 @@ class Training:
         found = {f"weights.{number}": parameter.detach() for number, parameter in enumerate(parameters)}
         states = [optimizer.state[parameter] for parameter in parameters]
         found |= {
-            f"{name}.{number}": value
+            # Moments of 8 bits share one code book, and a file holds no two tensors of the same memory.
+            f"{name}.{number}": value.clone() if name.startswith("qmap") else value
             for number, state in enumerate(states)
             for name, value in state.items()
             if isinstance(value, torch.Tensor)
@@ -209,7 +210,7 @@ def _key(model: Model, given: Sequence[object]) -> str:
         model.network.dtype,
         machine,
         torch.get_num_threads(),
-        *(version(name) for name in ("torch", "transformers")),
+        *(version(name) for name in ("torch", "transformers", "bitsandbytes")),
         _sources(),
         *given,
     ]
