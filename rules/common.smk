@@ -360,7 +360,7 @@ def swept_cell(wildcards):
 def former_choice(wildcards):
     """What was chosen for the setting before."""
     cell = swept_cell(wildcards)
-    names = layout.sweep_parameters(STUDY, wildcards.objective)
+    names = layout.sweep_parameters(STUDY, cell)
     before = names[: names.index(wildcards.parameter)]
     return {"former": f"{layout.sweep_home(STUDY.study, cell)}/{before[-1]}.json"} if before else {}
 
@@ -400,11 +400,20 @@ def fetch_minutes(wildcards, attempt):
 
 
 def edit_work(size, wildcards, input):
-    task = STUDY.tasks[wildcards.task]
-    settings = STUDY.edit.model_validate_json(edit_settings(wildcards))
+    return work_of(wildcards, size, input.selection, STUDY.tasks[wildcards.task].forget, STUDY.seeds)
+
+
+def trial_work(size, wildcards, input):
+    forget = STUDY.sweep.forget or STUDY.tasks[wildcards.task].forget
+    return work_of(wildcards, size, input.selection, forget, STUDY.sweep.seeds)
+
+
+def work_of(wildcards, size, selection, forget, seeds):
+    people = STUDY.tasks[wildcards.task].facts == "biographies"
     # How many facts have a task's answer only the model can tell.
-    facts, people = task.forget or (1000 if task.answer else 0), task.facts == "biographies"
-    return footprint.of_edit(size, input.selection, settings, facts=facts, seeds=len(STUDY.seeds), people=people)
+    facts = 10 * STUDY.biographies.problematic if people else forget or 1000
+    settings = STUDY.edit.model_validate_json(edit_settings(wildcards))
+    return footprint.of_edit(size, selection, settings, facts=facts, seeds=len(seeds), people=people)
 
 
 def mask_work(size, wildcards, input):
@@ -425,11 +434,15 @@ def reading_work(size, wildcards, input):
 
 
 def evaluate_work(size, wildcards, input):
-    return footprint.BENCHMARK if STUDY.evaluate.benchmarks else footprint.MEASURE
+    return footprint.times(footprint.BENCHMARK if STUDY.evaluate.benchmarks else footprint.MEASURE, len(STUDY.seeds))
+
+
+def measure_work(size, wildcards, input):
+    return footprint.MEASURE
 
 
 def localize_work(size, wildcards, input):
-    return footprint.LOCALIZE
+    return footprint.times(footprint.LOCALIZE, STUDY.localize.repeats)
 
 
 def asked(needs, work):

@@ -202,9 +202,9 @@ rule screen:
         "../envs/torch.yaml"
     threads: 1
     resources:
-        mem_mb=asked(footprint.mem_mb, evaluate_work),
-        runtime=asked(footprint.runtime, evaluate_work),
-        gpu=asked(footprint.gpu, evaluate_work),
+        mem_mb=asked(footprint.mem_mb, measure_work),
+        runtime=asked(footprint.runtime, measure_work),
+        gpu=asked(footprint.gpu, measure_work),
     params:
         settings=screen_settings,
         task=task_settings,

@@ -81,9 +81,9 @@ rule sweep_base:
         "../envs/torch.yaml"
     threads: 1
     resources:
-        mem_mb=asked(footprint.mem_mb, evaluate_work),
-        runtime=asked(footprint.runtime, evaluate_work),
-        gpu=asked(footprint.gpu, evaluate_work),
+        mem_mb=asked(footprint.mem_mb, measure_work),
+        runtime=asked(footprint.runtime, measure_work),
+        gpu=asked(footprint.gpu, measure_work),
     params:
         settings=trial_settings,
         held_out=STUDY.evaluate.texts,
@@ -122,9 +122,9 @@ rule sweep_trial:
         "../envs/torch.yaml"
     threads: 1
     resources:
-        mem_mb=asked(footprint.mem_mb, edit_work),
-        runtime=asked(footprint.runtime, edit_work),
-        gpu=asked(footprint.gpu, edit_work),
+        mem_mb=asked(footprint.mem_mb, trial_work),
+        runtime=asked(footprint.runtime, trial_work),
+        gpu=asked(footprint.gpu, trial_work),
     params:
         edit=start_settings,
         settings=trial_settings,

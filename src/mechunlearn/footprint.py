@@ -2,7 +2,7 @@
 
 size_of     a model's manifest -> Size
 Work        what a job does with the model: `of_edit`, `of_mask`, `of_attack`, `of_planting`, `of_reading`,
-            MEASURE, LOCALIZE and BENCHMARK
+            MEASURE, LOCALIZE and BENCHMARK, `times` so many
 memory      bytes on the device that computes
 gpu         how many GPUs
 mem_mb      megabytes of main memory
@@ -95,6 +95,11 @@ LOCALIZE = Work(at_once=8192, forward=1_000_000)  # models/patching.py
 BENCHMARK = Work(at_once=50_000, forward=2_000_000)  # lm-eval holds the logits of whole questions
 
 
+def times(work: Work, count: int) -> Work:
+    """The same so many times, one after another."""
+    return replace(work, forward=count * work.forward, back=count * work.back)
+
+
 def size_of(manifest: str | Path) -> Size:
     """Read a model's size; all zero where its weights cannot be read, which the job itself will say.
 
@@ -145,7 +150,7 @@ def of_mask(
     trained = size.holding(_read(selection).components)
     work = Work(trained, MASKED, kept=tokens, back=seeds * settings.steps * tokens)
     if benchmarks:
-        forward = seeds * len(settings.sizes) * BENCHMARK.forward
+        forward = times(BENCHMARK, seeds * len(settings.sizes)).forward
         return replace(work, at_once=BENCHMARK.at_once, forward=forward)
     return work
 
@@ -157,7 +162,7 @@ def of_attack(size: Size, attack: str, study: Study) -> Work:
         tokens = study.soft_prompt.batch * (study.soft_prompt.tokens + PROMPT)
         return Work(kept=tokens, back=2 * seeds * study.soft_prompt.steps * tokens)
     if attack not in ("relearn", "finetune"):
-        return MEASURE
+        return times(MEASURE, seeds)
     settings = study.relearn if attack == "relearn" else study.finetune
     trained = size.adapter * study.relearn.rank if attack == "relearn" else size.matrices
     tokens = settings.batch * 2 * PROMPT + settings.texts * settings.text_tokens

@@ -50,6 +50,11 @@ def localize(
     names = [*(name for name in every_name if name != registry.PER_FACT), *settings.layers]
     if localization not in names and not registry.baseline(localization):
         raise ConfigError(f"--method: {unknown(localization, names)}")
+    if settings.follows_lookup(localization):
+        raise ConfigError(
+            f"--settings: `budget` is 'fact-lookup', which {localization} alone cannot know; allowed: a share or a "
+            "number of parameters."
+        )
     manifest = Path(model)
     if manifest.name != "model.json":
         manifest = out / "model.json"

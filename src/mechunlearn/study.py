@@ -29,7 +29,7 @@ from itertools import product
 from pathlib import Path
 
 from mechunlearn import registry
-from mechunlearn.config import EditSettings, Study, TaskSettings, parameters, unknown
+from mechunlearn.config import EditSettings, Study, TaskSettings, unknown
 from mechunlearn.errors import ArtifactError
 from mechunlearn.facts.sets import SETS, read
 
@@ -167,8 +167,8 @@ def sweep_cells(study: Study) -> list[Cell]:
     """The cells whose learning rates and weights a sweep tries."""
     localizations = study.sweep.localizations or study.localizations
     objectives = study.sweep.objectives or study.trained_objectives()
-    objectives = [name for name in objectives if sweep_parameters(study, name)]
-    return [Cell(*place, *edit) for place in pairs(study) for edit in product(localizations, objectives)]
+    cells = [Cell(*place, *edit) for place in pairs(study) for edit in product(localizations, objectives)]
+    return [cell for cell in cells if sweep_parameters(study, cell)]
 
 
 def sweep_home(study: str, cell: Cell) -> Path:
@@ -176,9 +176,9 @@ def sweep_home(study: str, cell: Cell) -> Path:
     return home(study, cell.model, cell.task) / "sweep" / cell.localization / cell.objective
 
 
-def sweep_parameters(study: Study, objective: str) -> list[str]:
-    """The settings that are swept for an objective, in order."""
-    return [name for name in study.sweep.grids if name in parameters(objective)]
+def sweep_parameters(study: Study, cell: Cell) -> list[str]:
+    """The settings that are swept for a cell, in order."""
+    return [name for name in study.sweep.grids if name in study.parameters(cell.task, cell.objective)]
 
 
 def sweep_choices(study: Study) -> list[str]:
@@ -186,7 +186,7 @@ def sweep_choices(study: Study) -> list[str]:
     return [
         str(sweep_home(study.study, cell) / f"{name}.json")
         for cell in sweep_cells(study)
-        for name in sweep_parameters(study, cell.objective)
+        for name in sweep_parameters(study, cell)
     ]
 
 
@@ -196,7 +196,7 @@ def sweep_values(study: Study, cell: Cell, parameter: str) -> list[float]:
     After the first setting that which the cell has anyway is left out: it was tried with the best of those before.
     """
     tried = study.sweep.grids[parameter]  # type: ignore[index]
-    if parameter == sweep_parameters(study, cell.objective)[0]:
+    if parameter == sweep_parameters(study, cell)[0]:
         return list(tried)
     return [value for value in tried if value != sweep_start(study, cell)[parameter]]
 
@@ -206,7 +206,7 @@ def sweep_start(study: Study, cell: Cell) -> dict[str, float]:
     settings = EditSettings.model_validate_json(
         study.edit.for_model(cell.model).for_cell(cell.objective, cell.localization)
     )
-    return {name: settings.setting(cell.objective, name) for name in parameters(cell.objective)}
+    return {name: settings.setting(cell.objective, name) for name in study.parameters(cell.task, cell.objective)}
 
 
 def cell_of(path: str | Path) -> Cell:

@@ -18,8 +18,10 @@ from mechunlearn.config import (
     read_mapping,
     validate_study,
 )
+from mechunlearn.config.models import NAMES as PEOPLE
 from mechunlearn.config.study import PASSAGES
 from mechunlearn.errors import ConfigError, UserError
+from mechunlearn.facts.planted import FIRST, LAST
 from mechunlearn.study import check_files
 
 ROOT = Path(__file__).parents[2]
@@ -95,6 +97,8 @@ MISTAKES = [  # key, value, what the sentence must name besides
     ("localize.paths.rule", "largest", ["'interval' or 'threshold'"]),
     ("localize.paths.threshold", -0.1, ["greater than or equal to 0"]),
     ("localize.layers", {"base": {"mlps": [1]}}, ["before any edit"]),
+    ("localize.layers", {"attacks": {"mlps": [1]}}, ["a folder of results"]),
+    ("localize.layers", {"mine-weights": {"mlps": [1]}}, ["ends in -weights"]),
     ("localize.layers.mine", {}, ["`mlps`, `attention` or `heads`"]),
     ("localize.layers.mine.mlp", [1], ["did you mean `mlps`"]),
     ("localize.layers.mine", {"mlps": [1], "blocks": [{"mlps": [2]}]}, ["nothing may be given beside them"]),
@@ -295,9 +299,43 @@ def test_a_cell_has_the_nearest_learning_rate():
     assert (read["npo", "random"].steps, read["inject", "random"].steps) == (7, 40)
 
 
-def test_a_weight_that_surgery_does_not_read_is_refused():
-    with pytest.raises(ConfigError, match=r"surgery-npo.forget_weight is 2, which surgery does not read"):
-        validate_study(changed("edit.objectives", {"surgery-npo": {"forget_weight": 2.0}}))
+IDLE = [  # what would be read by nothing, or ask nothing
+    ({"edit": {"objectives": {"surgery-npo": {"forget_weight": 2.0}}}}, "forget_weight is 2, which surgery does not"),
+    ({"edit": {"objectives": {"memit": {"steps": 9}}}}, "edit.objectives.memit.steps: memit is a closed form"),
+    ({"edit": {"objectives": {"npo": {"surgery": {}}}}}, "edit.objectives.npo.surgery: only `surgery`"),
+    ({"objectives": ["surgery-no-ascent"], "edit": {"surgery": {"update_weight": 0}}}, "nothing to forget or to learn"),
+    ({"masking": {"localizations": ["fact-lookup"], "elicitations": ["famous"]},
+      "evaluate": {"elicitations": ["completion"]}}, "masking.elicitations: unknown name 'famous'"),
+    ({"masking": {"localizations": ["fact-lookup"], "elicitations": ["famous"]},
+      "evaluate": {"elicitations": ["completion", "famous"]},
+      "tasks": {"many": {"facts": "counterfact", "forget": 4}, "some": {"facts": "sports", "forget": 4}}},
+     "allowed for the task 'many'"),
+    ({"evaluate": {"texts": 150}, "sweep": {"texts": 60}}, "evaluate.texts and sweep.texts are 150 and 60"),
+    ({"biographies": {"problematic": 4000}}, "people together; allowed: 3124"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("change", "sentence"), IDLE)
+def test_what_nothing_would_read_is_refused(change, sentence):
+    with pytest.raises(ConfigError, match=re.escape(sentence)):
+        validate_study({**SMALLEST, **change})
+
+
+def test_there_are_as_many_names_as_the_settings_say():
+    assert len(FIRST.split()) * len(LAST.split()) == PEOPLE
+
+
+def test_an_objectives_own_steps_count_and_not_the_studys_epochs():
+    settings = EditSettings(epochs=2, objectives={"npo": {"steps": 3}})
+    cells = {name: EditSettings.model_validate_json(settings.for_cell(name, "random")) for name in ("npo", "inject")}
+    assert [cells[name].for_facts(64).steps for name in ("npo", "inject")] == [3, 8]
+
+
+def test_a_closed_form_reads_its_own_block_alone():
+    assert EditSettings(steps=9, npo={"beta": 1}).for_cell("rome", "random") == EditSettings().for_cell(
+        "rome", "random"
+    )
+    assert EditSettings(rome={"steps": 9}).for_cell("rome", "random") != EditSettings().for_cell("rome", "random")
 
 
 def test_a_model_has_its_own_optimizer():
@@ -464,6 +502,8 @@ def test_of_several_files_later_ones_go_before(tmp_path):
     ("arguments", "sentence"),
     [
         (["--configfile", "nothing.yaml"], "--configfile nothing.yaml: there is no such file"),
+        (["--configfile=nothing.yaml"], "--configfile nothing.yaml: there is no such file"),
+        (["--configfile=a.yaml", "--configfile=b.yaml"], "--configfile stands there twice"),
         (["--configfile", "."], ".: not a readable configuration file (Is a directory)."),
         (["--configfile", "a.yaml", "-n", "--configfile", "b.yaml"], "--configfile stands there twice"),
         (["--config", "relearn.rank=5"], "--config relearn.rank=5: allowed is KEY=VALUE with a key of the highest"),

@@ -440,7 +440,7 @@ def test_a_swept_value_comes_before_all_that_edit_says(tmp_path):
     assert other.learning_rate == 1e-3
     again = type(study).model_validate_json(study.model_dump_json())
     assert again.edit_settings("tiny", "athletes", "nonlocalized", "inject") == own.model_dump_json(
-        exclude={"learning_rates", "objectives", *study.edit.others("inject")}
+        exclude={"learning_rates", "optimizers", "objectives", *study.edit.others("inject")}
     )
     cell = Cell("tiny", "athletes", "nonlocalized", "inject")
     assert layout.sweep_start(study, cell)["learning_rate"] == 4e-3  # a sweep starts from the study, not from the last
@@ -452,6 +452,10 @@ def test_a_swept_value_comes_before_all_that_edit_says(tmp_path):
         ({"tiny": {"athletes": {"nonlocalised": {"inject": {}}}}}, ["localization", "did you mean 'nonlocalized'?"]),
         ({"tiny": {"athletes": {"random-3": {"injekt": {}}}}}, ["objective", "did you mean 'inject'?"]),
         ({"tiny": {"athletes": {"random": {"rome": {}}}}}, ["objective", "unknown name 'rome'"]),
+        (
+            {"tiny": {"athletes": {"random": {"surgery": {"text_weight": 2.0}}}}},
+            ["text_weight of surgery", "allowed: "],
+        ),
         ({"tiny": {"athlete": {}}}, ["task", "did you mean 'athletes'?"]),
         ({"huge": {}}, ["model", "unknown name 'huge'", "Known: tiny"]),
         ({"tiny": {"athletes": {"random": {"inject": {"rate": 1}}}}}, ["random.inject.rate", "allowed: learning_rate"]),
@@ -498,6 +502,10 @@ def test_mistakes_in_a_sweep_are_one_sentence(block, words):
     assert all(word in str(error.value) for word in words), str(error.value)
 
 
+def place(objective):
+    return layout.Cell("tiny", "athletes", "nonlocalized", objective)
+
+
 def test_a_sweep_tries_what_has_an_effect_and_nothing_twice():
     grids = {"learning_rate": [1e-5, 1e-4], "forget_weight": [0.5, 1.0], "text_weight": [1.0, 3.0]}
     study = validate_study({**SMALLEST, "objectives": ["npo", "memit"], "sweep": {"grids": grids}})
@@ -505,21 +513,24 @@ def test_a_sweep_tries_what_has_an_effect_and_nothing_twice():
     assert [(cell.localization, cell.objective) for cell in cells] == [("fact-lookup", "npo"), ("nonlocalized", "npo")]
     values = {name: layout.sweep_values(study, cells[0], name) for name in grids}
     assert values == {"learning_rate": [1e-5, 1e-4], "forget_weight": [0.5], "text_weight": [3.0]}
-    assert layout.sweep_parameters(study, "surgery-npo") == ["learning_rate"]
+    assert layout.sweep_parameters(study, place("surgery-npo")) == ["learning_rate"]
 
 
 def test_surgerys_weights_are_swept_in_its_own_block():
     grids = {"learning_rate": [1e-5, 1e-4], "update_weight": [1.0, 2.0], "retain_weight": [0.5, 4.0]}
-    study = validate_study({**SMALLEST, "sweep": {"grids": grids}})
-    assert layout.sweep_parameters(study, "surgery") == list(grids)
-    assert layout.sweep_parameters(study, "inject") == ["learning_rate", "retain_weight"]
-    start = layout.sweep_start(study, layout.Cell("tiny", "athletes", "nonlocalized", "surgery"))
+    study = validate_study({**SMALLEST, "sweep": {"grids": {**grids, "unlearn_weight": [0.1, 1.0]}}})
+    swept = {name: layout.sweep_parameters(study, place(name)) for name in ("surgery", "surgery-no-update", "inject")}
+    assert swept["surgery"] == list(grids)  # only people may be forgotten without an update
+    assert swept["surgery-no-update"] == swept["inject"] == ["learning_rate", "retain_weight"]
+    assert layout.sweep_parameters(study, place("gradient-ascent")) == ["learning_rate"]
+    start = layout.sweep_start(study, place("surgery"))
     assert (start["update_weight"], start["retain_weight"]) == (2.0, 0.5)
     chosen = study.edit.having("surgery-npo", {"learning_rate": 1e-5, "retain_weight": 4.0})
     assert (chosen.learning_rate, chosen.retain_weight, chosen.surgery.retain_weight) == (1e-5, 1.0, 4.0)
     assert study.edit.having("inject", {"retain_weight": 4.0}).surgery == study.edit.surgery
     cell = json.loads(study.edit.for_cell("surgery", "nonlocalized", {"update_weight": 1.0}))
-    assert (cell["surgery"]["update_weight"], cell["retain_weight"]) == (1.0, 1.0)
+    assert cell["surgery"]["update_weight"] == 1.0
+    assert "retain_weight" not in cell  # it reads its own block's
 
 
 def test_dvcs_stages_depend_on_the_file_that_the_study_reads(tmp_path):

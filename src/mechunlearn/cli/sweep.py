@@ -170,7 +170,7 @@ def sweep_tables(
     study = settings_of(config.Study, study_config)
     parts, choices = [], {}
     for cell in layout.sweep_cells(study):
-        folder, names = layout.sweep_home(study.study, cell), layout.sweep_parameters(study, cell.objective)
+        folder, names = layout.sweep_home(study.study, cell), layout.sweep_parameters(study, cell)
         choices[cell] = artifacts.read_json(folder / f"{names[-1]}.json")["settings"]
         for name in names:
             part = artifacts.read_table(folder / f"{name}.csv", sweep.STAGE)

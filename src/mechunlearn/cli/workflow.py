@@ -29,6 +29,7 @@ def run(context: typer.Context) -> None:
 
 def _check(arguments: Sequence[str]) -> None:
     """Raise ConfigError for what snakemake would end with a traceback, or drop without a word."""
+    arguments = [part for each in arguments for part in _apart(each)]
     for option, value in pairwise(arguments):
         if option in ("--config", "-C") and not re.match(r"[A-Za-z_]\w*=", value):
             raise config.ConfigError(
@@ -43,6 +44,12 @@ def _check(arguments: Sequence[str]) -> None:
             if not Path(path).exists():
                 raise config.ConfigError(f"--configfile {path}: there is no such file; targets stand before it.")
             config.read_mapping(path)
+
+
+def _apart(argument: str) -> list[str]:
+    """`--configfile=FILE` as two arguments; others as they are."""
+    option, equals, value = argument.partition("=")
+    return [option, value] if equals and option in ("--config", "--configfile", "--configfiles") else [argument]
 
 
 @app.command()

@@ -36,7 +36,7 @@ from mechunlearn.config.names import unknown, unknown_benchmark
 from mechunlearn.config.reading import check, load_study, read_mapping, validate_study
 from mechunlearn.config.settings import HUB_ROWS, NAME, ROWS, Format, Settings
 from mechunlearn.config.study import Study, attack_settings
-from mechunlearn.config.sweep import PARAMETERS, SweepSettings, SweptSettings, parameters
+from mechunlearn.config.sweep import PARAMETERS, SweepSettings, SweptSettings
 from mechunlearn.config.tasks import ScreenSettings, TaskSettings
 from mechunlearn.config.text import TextSettings
 from mechunlearn.errors import ConfigError
@@ -83,7 +83,6 @@ __all__ = [
     "attack_settings",
     "check",
     "load_study",
-    "parameters",
     "read_mapping",
     "unknown",
     "unknown_benchmark",

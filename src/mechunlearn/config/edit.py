@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
+from mechunlearn import registry
 from mechunlearn.config.settings import Name, Settings
 
 Steps = Annotated[int, Field(ge=1)]
@@ -18,10 +19,28 @@ Beta = Annotated[float, Field(gt=0)]
 Optimizer = Literal["adamw", "adamw-8bit"]
 PUT_IN = ("inject", "dpo", "rome", "memit")  # objectives that need new answers
 
+SHARED = ("forget_weight", "retain_weight", "text_weight")  # of all objectives but surgery
+WITHOUT = {  # the weights that are 0 in an ablation of surgery
+    "surgery-no-ascent": ("unlearn_weight", "obsolete_weight"),
+    "surgery-no-update": ("update_weight",),
+    "surgery-no-retain": ("retain_weight",),
+}
+
 
 def of_surgery(objective: str) -> bool:
     """Is it `surgery` or one of its ablations? They have weights of their own."""
     return objective.partition("-")[0] == "surgery"
+
+
+def weights(objective: str, people: bool) -> tuple[str, ...]:
+    """The settings that weigh an objective's terms, of people's biographies or of other facts."""
+    if objective == "gradient-ascent":
+        return ("forget_weight",)
+    if not of_surgery(objective):
+        return SHARED
+    left_out = (*WITHOUT.get(objective, ()), *(() if people else ("unlearn_weight",)))
+    every = ("unlearn_weight", "obsolete_weight", "update_weight", "retain_weight")
+    return tuple(name for name in every if name not in left_out)
 
 
 def puts_in(objective: str) -> bool:
@@ -202,7 +221,7 @@ class EditSettings(Settings):
     @classmethod
     def _surgerys_weights_are_its_own(cls, objectives: dict[str, OwnSettings]) -> dict[str, OwnSettings]:
         for objective, own in objectives.items():
-            for name in ("forget_weight", "retain_weight", "text_weight") if of_surgery(objective) else ():
+            for name in SHARED if of_surgery(objective) else ():
                 if (value := getattr(own, name)) is not None:
                     raise ValueError(
                         f"{objective}.{name} is {value:g}, which surgery does not read; its weights are those of "
@@ -240,11 +259,16 @@ class EditSettings(Settings):
         """JSON of the settings of one cell: its own learning rate and its objective's block, and no other cell's.
 
         The nearest rate counts: of the objective at the localization, of the objective, of the localization, of all.
-        What a sweep chose for the cell, `swept`, is nearer than all of them.
+        What a sweep chose for the cell, `swept`, is nearer than all of them. Closed forms read nothing but their block.
         """
+        block = objective.replace("-", "_")
+        if objective in registry.methods("closed_form"):
+            return self.model_dump_json(include={block})
         own = self.objectives.get(objective, OwnSettings())
         rate = own.learning_rates.get(localization) or own.learning_rate
         rate = rate or self.learning_rates.get(localization, self.learning_rate)
         given = {name: value for name, value in own if value is not None and name != "learning_rates"}
+        given |= {"epochs": None} if own.steps else {}
         cell = self.model_copy(update={**given, "learning_rate": rate}).having(objective, swept)
-        return cell.model_dump_json(exclude={"learning_rates", "optimizers", "objectives", *self.others(objective)})
+        unread = {"learning_rates", "optimizers", "objectives", *self.others(objective)}
+        return cell.model_dump_json(exclude={*unread, *SHARED} if of_surgery(objective) else unread)

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from mechunlearn import registry
+from mechunlearn.config.names import reserved
 from mechunlearn.config.settings import Layer, Name, Settings
 
 
@@ -173,9 +174,9 @@ class LocalizeSettings(Settings):
 
     @field_validator("layers")
     @classmethod
-    def _not_base(cls, layers: dict[str, HandSettings]) -> dict[str, HandSettings]:
-        if "base" in layers:
-            raise ValueError("the name `base` stands for the model before any edit")
+    def _free_names(cls, layers: dict[str, HandSettings]) -> dict[str, HandSettings]:
+        if why := next(filter(None, map(reserved, layers)), ""):
+            raise ValueError(why)
         return layers
 
     def scorer(self, localization: str) -> str | None:

@@ -3,11 +3,12 @@
 import re
 from typing import Annotated
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from mechunlearn.config.settings import PART, Format, LearningRate, Settings, Texts, TextTokens
 
 People = Annotated[int, Field(ge=2)]
+NAMES = 3124  # of invented people (facts/planted.py)
 
 
 class ModelSettings(Settings):
@@ -91,3 +92,13 @@ class BiographySettings(Settings):
     text_tokens: TextTokens = 48
     learning_rate: LearningRate = 1e-4
     seed: int = Field(default=0, ge=0, description="Seed of the people, their texts and questions, and the training.")
+
+    @model_validator(mode="after")
+    def _enough_names(self) -> "BiographySettings":
+        count = self.problematic + self.obsolete + self.retain + self.kept
+        if count > NAMES:
+            raise ValueError(
+                f"problematic, obsolete, retain and kept are {count} people together; allowed: {NAMES}, as many as "
+                "there are names"
+            )
+        return self

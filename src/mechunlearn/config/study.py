@@ -9,14 +9,14 @@ from pydantic import Field, PrivateAttr, model_validator
 
 from mechunlearn import registry
 from mechunlearn.config import attack
-from mechunlearn.config.edit import PUT_IN, EditSettings
+from mechunlearn.config.edit import PUT_IN, EditSettings, OwnSettings, of_surgery
 from mechunlearn.config.evaluate import EvaluateSettings, ReportSettings
 from mechunlearn.config.localize import LocalizeSettings
 from mechunlearn.config.masking import MaskingSettings
 from mechunlearn.config.models import BiographySettings, ModelSettings, PlantSettings
-from mechunlearn.config.names import unknown, unknown_benchmark
+from mechunlearn.config.names import reserved, unknown, unknown_benchmark
 from mechunlearn.config.settings import Name, Settings
-from mechunlearn.config.sweep import SweepSettings, Swept, SweptSettings, read_swept
+from mechunlearn.config.sweep import SweepSettings, Swept, SweptSettings, parameters, read_swept
 from mechunlearn.config.tasks import ScreenSettings, TaskSettings
 from mechunlearn.config.text import TextSettings
 from mechunlearn.errors import ConfigError
@@ -98,6 +98,24 @@ class Study(Settings):
                         f"objectives: {objective!r} puts new answers in, but the forgotten facts of tasks.{name} have "
                         "none; allowed with other facts only"
                     )
+                if not of_surgery(objective):
+                    continue
+                block = self.edit.objectives.get(objective, OwnSettings()).surgery or self.edit.surgery
+                moving = [each for each in self.parameters(name, objective)[1:] if each != "retain_weight"]
+                if not any(getattr(block, each) for each in moving):
+                    raise ValueError(
+                        f"edit.surgery: {', '.join(moving)} of {objective!r} are 0, so that there is nothing to forget "
+                        f"or to learn in tasks.{name}; allowed: one of them above 0"
+                    )
+        for name, own in self.edit.objectives.items():
+            given = [key for key, value in own if value not in (None, {})]
+            if name in registry.methods("closed_form") and given:
+                raise ValueError(
+                    f"edit.objectives.{name}.{given[0]}: {name} is a closed form, which has no such setting; its own "
+                    f"are those of `edit.{name}`"
+                )
+            if own.surgery and not of_surgery(name):
+                raise ValueError(f"edit.objectives.{name}.surgery: only `surgery` and its variants read it")
         return self
 
     @model_validator(mode="after")
@@ -124,6 +142,16 @@ class Study(Settings):
                 raise ValueError(
                     f"{key} is {texts}: it must be less than {whose}, {count}, so that some are left to train on"
                 )
+        if "sweep" in self.model_fields_set and self.evaluate.texts + self.sweep.texts >= count:
+            raise ValueError(
+                f"evaluate.texts and sweep.texts are {self.evaluate.texts} and {self.sweep.texts}: together they must "
+                f"be less than {whose}, {count}, so that some are left to train on"
+            )
+        if any(model.trained for model in self.models.values()) and self.evaluate.texts >= PASSAGES:
+            raise ValueError(
+                f"evaluate.texts is {self.evaluate.texts}: it must be less than {PASSAGES}, the package's passages, "
+                "beside which biographies are read whatever `text` says"
+            )
         return self
 
     def asked(self, task: str) -> list[str]:
@@ -146,6 +174,10 @@ class Study(Settings):
     def trained_objectives(self) -> list[str]:
         """The objectives that descend a loss, with a learning rate and weights; closed forms have neither."""
         return [name for name in self.objectives if name in registry.methods("objective")]
+
+    def parameters(self, task: str, objective: str) -> tuple[str, ...]:
+        """The learning rate and weights that an objective trains with on a task's facts."""
+        return parameters(objective, self.tasks[task].facts == "biographies")
 
     def edit_settings(self, model: str, task: str, localization: str, objective: str) -> str:
         """JSON of the settings of one cell's edit: what a sweep chose for it comes before what `edit` says."""
@@ -175,6 +207,20 @@ class Study(Settings):
         levels = (list(self.models), list(self.tasks), places, sorted(registry.methods("objective")))
         kinds = ("model", "task", "localization", "objective")
         self._levels_known(self._swept, levels, [f"{self.swept}, {kind}" for kind in kinds])
+        for tasks in self._swept.values():
+            for task, objective, chosen in (
+                (task, objective, chosen)
+                for task, cells in tasks.items()
+                for objectives in cells.values()
+                for objective, chosen in objectives.items()
+            ):
+                allowed = self.parameters(task, objective)
+                for key in chosen.model_dump(exclude_none=True):
+                    if key not in allowed:
+                        raise ValueError(
+                            f"{self.swept}: {key} of {objective} in {task}, which does not train with it; allowed: "
+                            f"{', '.join(allowed)}"
+                        )
         return self
 
     @model_validator(mode="after")
@@ -260,6 +306,8 @@ class Study(Settings):
         trained = [name for each in rates.values() for name in each]
         draws = [name for name in [*self.localizations, *trained] if registry.baseline(name)]
         own = list(dict.fromkeys([*registry.localizations(self.localize.plugins), *draws, *self.localize.layers]))
+        given = self.masking.localizations and self.masking.elicitations != MaskingSettings().elicitations
+        masked = self.masking.elicitations if given else []
         for key, values, known in [
             ("localizations", self.localizations, own),
             ("objectives", self.objectives, objectives),
@@ -269,7 +317,7 @@ class Study(Settings):
             ("evaluate.elicitations", self.evaluate.elicitations, sorted(registry.methods("elicitation"))),
             ("prompt_search.elicitations", self.prompt_search.elicitations, self.evaluate.elicitations),
             ("masking.localizations", self.masking.localizations, self.localizations),
-            ("masking.elicitations", self.masking.elicitations, sorted(registry.methods("elicitation"))),
+            ("masking.elicitations", masked, self.evaluate.elicitations),
             *((key, list(each), own) for key, each in rates.items()),
             ("localize.layers", list(self.localize.layers), ["fact-lookup", *self.localizations]),
             ("sweep.localizations", self.sweep.localizations, self.localizations),
@@ -281,6 +329,8 @@ class Study(Settings):
                     raise ValueError(f"{key}: {unknown(value, known)}")
             if len(set(values)) != len(values):
                 raise ValueError(f"{key}: every name may stand there once, got {', '.join(values)}")
+        if why := next(filter(None, map(reserved, self.localizations)), ""):
+            raise ValueError(f"localizations: {why}")
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds is {self.seeds}: every number may stand there once.")
         if "completion" not in self.evaluate.elicitations:
@@ -289,6 +339,13 @@ class Study(Settings):
         if idle and self.evaluate.elicitations != EvaluateSettings().elicitations:
             named = ", ".join(map(repr, sorted(idle)))
             raise ValueError(f"evaluate.elicitations: no task's facts fit {named}; allowed with other tasks only")
+        for task in self.tasks if self.masking.localizations else ():
+            if not set(self.masking.elicitations) & set(self.asked(task)):
+                formats = ", ".join(self.masking.elicitations)
+                raise ValueError(
+                    f"masking.elicitations: {formats}; allowed for the task {task!r}: one or more of "
+                    f"{', '.join(self.asked(task))}, which evaluate.elicitations asks"
+                )
         for task in self.tasks if self.prompt_search.elicitations else ():
             if not set(self.prompt_search.elicitations) & set(self.asked(task)):
                 formats = ", ".join(self.prompt_search.elicitations)

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field, TypeAdapter, ValidationError, field_validator
 
-from mechunlearn.config.edit import of_surgery
+from mechunlearn.config.edit import weights
 from mechunlearn.config.files import read_yaml
 from mechunlearn.config.settings import Settings
 from mechunlearn.errors import ConfigError
@@ -21,15 +21,11 @@ Parameter = Literal[
 ]
 Value = Annotated[float, Field(gt=0)]
 PARAMETERS: tuple[str, ...] = get_args(Parameter)
-OF_EDIT, OF_SURGERY = (
-    PARAMETERS[:4],
-    ("learning_rate", "unlearn_weight", "obsolete_weight", "update_weight", "retain_weight"),
-)
 
 
-def parameters(objective: str) -> tuple[str, ...]:
-    """Those of PARAMETERS that an objective trains with; `surgery` has weights of its own (EditSettings.setting)."""
-    return OF_SURGERY if of_surgery(objective) else OF_EDIT
+def parameters(objective: str, people: bool) -> tuple[str, ...]:
+    """Those of PARAMETERS that an objective trains with, on people's biographies or on other facts."""
+    return ("learning_rate", *weights(objective, people))
 
 
 class SweepSettings(Settings):

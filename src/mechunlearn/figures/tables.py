@@ -19,7 +19,7 @@ import pandas as pd
 
 from mechunlearn import leaderboard as ranking
 from mechunlearn.artifacts import BENCHMARK, Selection
-from mechunlearn.config import PARAMETERS, EditSettings, Study, parameters
+from mechunlearn.config import PARAMETERS, EditSettings, Study
 from mechunlearn.figures import data, html, words
 from mechunlearn.figures import planted as figure
 from mechunlearn.figures.latent_knowledge import probed
@@ -48,13 +48,14 @@ def _groups(selection: Selection) -> str:
 def rates(study: Study, model: str, task: str) -> str:
     """Learning rate and weights of each trained edit, as a sweep chose them or the configuration gives them."""
     objectives, groups = study.trained_objectives(), []
-    names = [name for name in PARAMETERS if any(name in parameters(objective) for objective in objectives)]
+    names = [name for name in PARAMETERS if any(name in study.parameters(task, objective) for objective in objectives)]
     for objective in objectives:
         rows = []
         for name in study.localizations:
             own = EditSettings.model_validate_json(study.edit_settings(model, task, name, objective))
             cells = [
-                f"{own.setting(objective, key):g}" if key in parameters(objective) else html.MISSING for key in names
+                f"{own.setting(objective, key):g}" if key in study.parameters(task, objective) else html.MISSING
+                for key in names
             ]
             rows.append([html.safe(words.localization(name)), *cells])
         groups.append((html.safe(objective), rows))

@@ -10,6 +10,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from mechunlearn import __version__
 from mechunlearn.artifacts import owner, sha256, sweep, write_json, write_text
 from mechunlearn.errors import ArtifactError
@@ -45,8 +47,9 @@ def export(manifest: Path, edit: Path, folder: Path) -> dict[str, Any]:
         write_json(unfinished / PROVENANCE, provenance)
         write_text(unfinished / "README.md", _card(folder.name, provenance))
         os.rename(unfinished, folder)
-    except OSError as error:
-        raise ArtifactError(f"{folder} cannot be written: {error.strerror or error}.") from error
+    except (OSError, SafetensorError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise ArtifactError(f"{folder} cannot be written: {why}.") from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     return provenance

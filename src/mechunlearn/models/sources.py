@@ -59,7 +59,7 @@ def fetch(settings: ModelSettings, manifest: Path) -> Manifest:
             f"{settings.sha256}. Delete {folder} and fetch again, or correct the configuration."
         )
     inside = folder.resolve().is_relative_to(manifest.parent.resolve())
-    kept = str(folder.relative_to(manifest.parent)) if inside else str(folder.resolve())
+    kept = str(folder.resolve().relative_to(manifest.parent.resolve())) if inside else str(folder.resolve())
     write_json(manifest, {**asdict(record), "folder": kept})
     return record
 
@@ -67,7 +67,7 @@ def fetch(settings: ModelSettings, manifest: Path) -> Manifest:
 def locate(name: str) -> str:
     """The source of a model that someone names on the command line: a folder, or a hub's OWNER/NAME[@COMMIT].
 
-    Without a commit the newest is looked up. Raises SourceError.
+    Without a commit, or with a branch's name, the newest is looked up. Raises SourceError.
     """
     if Path(name).expanduser().is_dir():
         return f"path:{name}"
@@ -76,11 +76,11 @@ def locate(name: str) -> str:
         raise SourceError(
             f"--model is {name!r}; allowed: a model.json, a folder in Hugging Face format, or OWNER/NAME."
         )
-    if not revision:
+    if not re.fullmatch(r"[0-9a-f]{40}", revision):
         from huggingface_hub import HfApi
 
         try:
-            revision = str(HfApi().model_info(repository).sha)
+            revision = str(HfApi().model_info(repository, revision=revision or None).sha)
         except Exception as error:  # the hub's own, and those of whichever library it asks by
             raise SourceError(
                 f"--model is {name!r}: there is no such folder, and the hub cannot be asked for a model of this name "
