@@ -27,6 +27,7 @@ TRACING = ("causal-tracing", "causal-tracing-mlps")
 ATTRIBUTION = ("attribution-patching", "attribution-patching-mlps")
 RIVALS = (*TRACING, *ATTRIBUTION, "random", "random-mlps", "all-mlps", "nonlocalized")
 EVERY = ("fact-lookup", *RIVALS)
+LEARNED = 0.95  # P(new) in the training prompt, from which on edits are taken to be equally strong
 
 
 @dataclass(frozen=True)
@@ -74,12 +75,12 @@ CLAIMS = [
         "maintain",
         "3.1.1",
         "An edit at the lookup layers leaves other facts alone.",
-        "probability of the true answer of held-out facts after the fact-lookup edit; holds above 0.9",
+        "change of the probability of the true answer of held-out facts by the fact-lookup edit; holds above -0.1",
         ("fact-lookup",),
-        _edited("completion", "maintain-test", "p_true"),
-        bound=0.9,
+        _edited("completion", "maintain-test", "p_true", "base"),
+        bound=-0.1,
         figures=("28", "29", "30", "31"),
-        theirs=("maintain_accuracy", "maintain accuracy"),
+        theirs=("maintain_accuracy", "maintain accuracy after the edit"),
     ),
     Claim(
         "choice-transfer",
@@ -213,14 +214,26 @@ def ours(claim: Claim, metrics: pd.DataFrame, base: pd.DataFrame) -> dict[str, A
     deciding = ("value", refuted) if len(refuted) else ("low" if claim.above else "high", rows)
     row = deciding[1].sort_values(deciding[0], ascending=claim.above).iloc[0]
     holds = row.low > claim.bound if claim.above else row.high < claim.bound
+    decided = f"decided by {row.localization}." if len(claim.among) > 1 else ""
     return {
         "value": float(row.value),
         "low": float(row.low),
         "high": float(row.high),
         "n": int(row.n),
-        "note": (f"decided by {row.localization}." if len(claim.among) > 1 else "") + alike,
+        "note": decided + alike + _strengths(metrics, claim, row),
         "verdict": "reproduced" if holds else "not reproduced",
     }
+
+
+def _strengths(metrics: pd.DataFrame, claim: Claim, row: Any) -> str:
+    """A warning where the edits that a claim compares have not put the new answers in alike."""
+    rows = metrics[metrics.localization.isin((claim.where["against"], row.localization))]
+    for column, value in _edited("completion", "forget", "p_new").items():
+        rows = rows[rows[column].fillna("") == value]
+    if len(rows) < 2 or rows.value.min() >= LEARNED:
+        return ""
+    values = " and ".join(f"{each.value:.2f} ({each.localization})" for each in rows.itertuples())
+    return f" The edits are not equally strong: in the training prompt P(new) is {values}."
 
 
 def unmeasured(note: str) -> dict[str, Any]:

@@ -12,7 +12,10 @@ from mechunlearn.facts import KNOWN
 
 
 def gates(base: pd.DataFrame) -> dict[str, float]:
-    """From the base model's rows: how often the true answer is the likeliest of all tokens, by elicitation."""
+    """From the base model's rows: how often the true answer is the likeliest of all tokens, by elicitation.
+
+    Of free generation: how often a sampled text mentions it.
+    """
     asked = base[(base["rank"] > 0) & base.role.isin(KNOWN)]
     facts = (asked["rank"] == 1).groupby(asked.elicitation).mean()
     return {str(name): float(value) for name, value in facts.items()}

@@ -62,6 +62,8 @@ def per_fact(rows: pd.DataFrame) -> pd.DataFrame:
         accuracy_new=(rows.choice == "new").astype(float).where(rows.p_new.notna()),
         similarity=rows.get("similarity", np.nan),
     )
+    sampled = rows.elicitation == "generation"  # what is mentioned in a text has no rank among tokens
+    shares.loc[sampled, ["p_true_token", "first_true"]] = np.nan
     asked = rows.p_true.notna()
     for column in SHARES:
         shares[column] = shares[column].where(asked)

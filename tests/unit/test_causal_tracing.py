@@ -2,6 +2,7 @@
 
 from contextlib import suppress
 from itertools import combinations
+from random import Random
 
 import pandas as pd
 import pytest
@@ -37,7 +38,8 @@ def spread(model, facts):
 def romes_loop(model, fact, rules, scale, answers, mapped, seed=0):
     """(rows of the scores, P lost by the noise): each effect by whole forwards, one a noise sample."""
     layout, (ids, subject) = model.layout, model.locate(completion(fact)[0])
-    noise = scale * torch.randn(rules.samples, len(subject), model.width, generator=torch.Generator().manual_seed(seed))
+    drawn = torch.Generator().manual_seed(Random(f"{seed}/{fact.id}").getrandbits(63))  # another for every fact
+    noise = scale * torch.randn(rules.samples, len(subject), model.width, generator=drawn)
     heads = [(layout.module(layer, "o"), "input") for layer in range(layout.layers)]
     outputs = {kind: [(layout.module(layer, kind), "output") for layer in range(layout.layers)] for kind in KINDS}
     stream = [(layout.module(layer), "input") for layer in range(1, layout.layers + 1)]

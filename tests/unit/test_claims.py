@@ -130,6 +130,19 @@ def test_every_model_and_task_has_every_verdict():
     assert maintain == {("a", "x"): "reproduced", ("a", "y"): "not reproduced", ("b", "x"): "reproduced"}
 
 
+def test_edits_of_unequal_strength_are_told_beside_the_verdict():
+    claim = BY_ID["choice-transfer"]
+    rows = every(claim, -0.2, -0.3, -0.1)
+    asked = {"stage": "edited", "elicitation": "completion", "role": "forget", "metric": "p_new", "against": ""}
+    for strengths, warned in (((0.99, 0.96), False), ((0.88, 0.99), True)):
+        learned = [
+            {**row(claim, name, value, value, value), **asked}
+            for name, value in zip(("fact-lookup", claim.among[0]), strengths, strict=True)
+        ]
+        note = verdict(claim, *rows, *learned)["note"]
+        assert ("not equally strong" in note) == warned, note
+
+
 def test_verdicts_are_the_same_from_the_file(tmp_path):
     rows = [row(claim, name, *around(claim, 0.02)) for claim in CLAIMS for name in claim.among]
     rows[-1] |= {"gate": float("nan")}
@@ -190,7 +203,7 @@ def test_numbers_of_the_paper_by_hand():
         ("choice-transfer", "sports-athlete"): "−0.230 (by letter; 0.632, random-mlps, against 0.862)",
         ("choice-transfer", "full-sports"): "−0.027 (by letter; 0.460, all-mlps, against 0.487)",
         ("choice-transfer", "counterfact"): "−0.309 (by letter; 0.236, random-mlps, against 0.545)",
-        ("maintain", "counterfact"): "0.969 (maintain accuracy)",
+        ("maintain", "counterfact"): "0.969 (maintain accuracy after the edit)",
         ("relearning", "counterfact"): BY_ID["relearning"].published,
         ("relearning", ""): "not in the paper",
     }

@@ -6,6 +6,7 @@ components       every MLP and head, restored at many positions at once
 states           every state and window, restored at one position each
 """
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -45,7 +46,7 @@ def causal_tracing(model: Model, facts: Sequence[Fact], settings: LocalizeSettin
     The subject's embeddings get Gaussian noise of `noise` standard deviations, measured over the subject tokens of
     all facts traced. In that corrupted run one part is put back to its clean value. The effect is
     P(answer | restored) - P(answer | corrupted), averaged over the noise samples; the noise is the same for every
-    part of a fact.
+    part of a fact, and another for every fact.
 
     Components, kinds `mlp` (head -1) and `head`, are restored at every position from the subject on, before which
     nothing differs, or at the subject's tokens only. For the first `map_facts` facts single states (kind `state`, the
@@ -67,7 +68,7 @@ def causal_tracing(model: Model, facts: Sequence[Fact], settings: LocalizeSettin
     pooled = sorted({token for tokens in own for token in tokens})
     rows, lost = [], []
     for number, (fact, (ids, subject)) in track(list(enumerate(zip(chosen, located, strict=True))), "tracing"):
-        generator = torch.Generator().manual_seed(settings.seed)
+        generator = torch.Generator().manual_seed(random.Random(f"{settings.seed}/{fact.id}").getrandbits(63))
         noise = scale * torch.randn(rules.samples, len(subject), model.width, generator=generator)
         clean, corrupted = corrupted_runs(model, ids, subject, noise)
         restored = tuple(position - subject[0] for position in subject)
