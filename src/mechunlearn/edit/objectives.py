@@ -7,9 +7,9 @@ every        batches -> all that they hold, each item once
 remembered   what the untouched model gives for each item, computed once
 beside_kept  losses of answers, and the two terms that keep everything else
 
-An objective is called once, on the untouched model (of groups edited in turn, the one before the group), and returns its
-Loss. What it needs of the base model
-(log-probabilities, hidden states) is remembered there, so that no second model has to be kept.
+An objective is called once, on the untouched model (of groups edited in turn, the one before the group), and returns
+its Loss. What it needs of the base model (log-probabilities, hidden states) is remembered there, so that no second
+model has to be kept.
 A Loss follows from its batch and the model alone: where a killed edit goes on, it is not asked of earlier batches.
 """
 
