@@ -25,7 +25,7 @@ from mechunlearn import artifacts, published, registry, report, timing
 from mechunlearn import study as layout
 from mechunlearn.claims import OBJECTIVE
 from mechunlearn.config import validate_study
-from mechunlearn.config.edit import PUT_IN
+from mechunlearn.config.edit import puts_in
 from mechunlearn.figures import (
     agreement,
     beside_paper,
@@ -60,7 +60,8 @@ shown = [(model, task) for model, task in cells if model not in hidden]
 path = folder / "planted.csv"
 ranks = artifacts.read_table(path, artifacts.PLANTED_COLUMNS) if path.is_file() else None
 of_people = {name for name, task in study.tasks.items() if task.facts == "biographies"}
-edits, new = bool(study.objectives), [name for name in study.objectives if name in PUT_IN]
+edits = bool(study.objectives)
+new = [name for name in study.objectives if puts_in(name)] if set(study.tasks) - of_people else []
 path = folder / "costs.csv"
 spent = artifacts.read_table(path, COSTS) if path.is_file() else None
 

@@ -27,7 +27,7 @@ TRACING = ("causal-tracing", "causal-tracing-mlps")
 ATTRIBUTION = ("attribution-patching", "attribution-patching-mlps")
 RIVALS = (*TRACING, *ATTRIBUTION, "random", "random-mlps", "all-mlps", "nonlocalized")
 EVERY = ("fact-lookup", *RIVALS)
-LEARNED = 0.95  # P(new) in the training prompt, from which on edits are taken to be equally strong
+ALIKE = 0.05  # so far apart P(new) in the training prompt may be for edits to count as equally strong
 
 
 @dataclass(frozen=True)
@@ -230,7 +230,7 @@ def _strengths(metrics: pd.DataFrame, claim: Claim, row: Any) -> str:
     rows = metrics[metrics.localization.isin((claim.where["against"], row.localization))]
     for column, value in _edited("completion", "forget", "p_new").items():
         rows = rows[rows[column].fillna("") == value]
-    if len(rows) < 2 or rows.value.min() >= LEARNED:
+    if len(rows) < 2 or rows.value.max() - rows.value.min() <= ALIKE:
         return ""
     values = " and ".join(f"{each.value:.2f} ({each.localization})" for each in rows.itertuples())
     return f" The edits are not equally strong: in the training prompt P(new) is {values}."

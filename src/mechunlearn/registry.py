@@ -7,6 +7,7 @@ may also lie in a user's own files, outside the package, which a study names (`l
 
 methods         name -> module, for one kind
 localizers      the same for localizers, those of a user's own files included
+reserved        why a localization of one's own cannot have a name
 edits           the same for objectives and closed forms together
 localizations   every localization there is, but for further draws and those given by hand
 baseline        the baseline that a name means, `random-2` being another draw of `random`
@@ -126,6 +127,17 @@ def _name(mark: ast.Call) -> str:
     return first.value
 
 
+def reserved(localization: str) -> str:
+    """Why a localization of one's own cannot have this name; empty where it can."""
+    if localization == "base":
+        return "the name `base` stands for the model before any edit"
+    if localization in ("measurements", "attacks", "masks"):
+        return f"the name `{localization}` is that of a folder of results"
+    if localization.endswith("-weights"):
+        return f"the name `{localization}` ends in -weights, as files of masks do"
+    return ""
+
+
 def localizers(plugins: Iterable[str] = ()) -> dict[str, str]:
     """Name -> module of every localizer; of those in a user's own files, name -> path.
 
@@ -144,7 +156,9 @@ def localizers(plugins: Iterable[str] = ()) -> dict[str, str]:
         if not names:
             raise ValueError(f'{path!r}: it must be a .py file with a function under `@localizer("NAME")`')
         for name in names:
-            if name in found or baseline(name) or name == "base" or name.endswith(("-mlps", "-per-fact")):
+            if why := reserved(name):
+                raise ValueError(f"{path!r}: {why}")
+            if name in found or baseline(name) or name.endswith(("-mlps", "-per-fact")):
                 raise ValueError(
                     f"{path!r}: {name!r} is taken, or ends in -mlps or -per-fact, which are made from names"
                 )

@@ -124,8 +124,9 @@ def test_moments_of_8_bits_go_on_too(fresh, athletes, tmp_path, kill, eight_bits
     expected = outcome(model := fresh("gemma3_text"), *edit_in_turn(model, made))
     kill(4)
     killed(fresh, tmp_path / "kept", made)
-    kill(0)
+    taken = kill(0)
     assert_same(finished(fresh, tmp_path / "kept", made), expected)
+    assert len(taken) == STEPS - 3
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

@@ -134,7 +134,7 @@ def test_edits_of_unequal_strength_are_told_beside_the_verdict():
     claim = BY_ID["choice-transfer"]
     rows = every(claim, -0.2, -0.3, -0.1)
     asked = {"stage": "edited", "elicitation": "completion", "role": "forget", "metric": "p_new", "against": ""}
-    for strengths, warned in (((0.99, 0.96), False), ((0.88, 0.99), True)):
+    for strengths, warned in (((0.99, 0.96), False), ((0.88, 0.88), False), ((0.88, 0.99), True)):
         learned = [
             {**row(claim, name, value, value, value), **asked}
             for name, value in zip(("fact-lookup", claim.among[0]), strengths, strict=True)

@@ -300,7 +300,8 @@ def test_a_cell_has_the_nearest_learning_rate():
 
 
 IDLE = [  # what would be read by nothing, or ask nothing
-    ({"edit": {"objectives": {"surgery-npo": {"forget_weight": 2.0}}}}, "forget_weight is 2, which surgery does not"),
+    ({"edit": {"objectives": {"surgery-npo": {"forget_weight": 2.0}}}}, "forget_weight is 2, which surgery-npo"),
+    ({"edit": {"objectives": {"gradient-ascent": {"text_weight": 2.0}}}}, "text_weight is 2, which gradient"),
     ({"edit": {"objectives": {"memit": {"steps": 9}}}}, "edit.objectives.memit.steps: memit is a closed form"),
     ({"edit": {"objectives": {"npo": {"surgery": {}}}}}, "edit.objectives.npo.surgery: only `surgery`"),
     ({"objectives": ["surgery-no-ascent"], "edit": {"surgery": {"update_weight": 0}}}, "nothing to forget or to learn"),
@@ -310,7 +311,6 @@ IDLE = [  # what would be read by nothing, or ask nothing
       "evaluate": {"elicitations": ["completion", "famous"]},
       "tasks": {"many": {"facts": "counterfact", "forget": 4}, "some": {"facts": "sports", "forget": 4}}},
      "allowed for the task 'many'"),
-    ({"evaluate": {"texts": 150}, "sweep": {"texts": 60}}, "evaluate.texts and sweep.texts are 150 and 60"),
     ({"biographies": {"problematic": 4000}}, "people together; allowed: 3124"),
 ]  # fmt: skip
 
@@ -504,6 +504,7 @@ def test_of_several_files_later_ones_go_before(tmp_path):
         (["--configfile", "nothing.yaml"], "--configfile nothing.yaml: there is no such file"),
         (["--configfile=nothing.yaml"], "--configfile nothing.yaml: there is no such file"),
         (["--configfile=a.yaml", "--configfile=b.yaml"], "--configfile stands there twice"),
+        (["--configfile=config/smoke.yaml", "figures", "--config", "a.b=5"], "--config a.b=5: allowed is KEY=VALUE"),
         (["--configfile", "."], ".: not a readable configuration file (Is a directory)."),
         (["--configfile", "a.yaml", "-n", "--configfile", "b.yaml"], "--configfile stands there twice"),
         (["--config", "relearn.rank=5"], "--config relearn.rank=5: allowed is KEY=VALUE with a key of the highest"),

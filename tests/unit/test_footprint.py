@@ -75,7 +75,7 @@ def test_moments_of_8_bits_take_less(study, tmp_path):
         work = footprint.of_edit(LARGE, tmp_path / "selection.json", settings, facts=16, seeds=1, people=False)
         needs.append(footprint.memory(LARGE, work))
     moments = 2 * (1 + 4 / 256)  # bytes a weight: 8 bits each, and a scale for every 256
-    assert needs[0] - needs[1] == pytest.approx(LARGE.matrices * (8 - moments), rel=0.02)
+    assert needs[0] - needs[1] == pytest.approx(LARGE.matrices * (8 - moments), rel=1e-6)
 
 
 def test_memory_by_hand():

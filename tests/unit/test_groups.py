@@ -106,6 +106,15 @@ def test_localizers_may_see_the_facts_to_forget_alone(tiny, athletes):
         score(tiny("llama"), [replace(fact, role="") for fact in athletes], "causal-tracing", settings)
 
 
+def test_a_few_facts_are_not_the_first_of_a_sorted_file(tiny, athletes):
+    settings = LocalizeSettings(tracing={"facts": 4, "samples": 1, "map_facts": 0})
+    by_answer = sorted(athletes, key=lambda fact: (fact.answer, fact.id))
+    seen = [set(score(tiny("llama"), facts, "causal-tracing", settings).fact) for facts in (by_answer, by_answer[::-1])]
+    assert seen[0] == seen[1]
+    assert seen[0] != {fact.id for fact in by_answer[:4]}
+    assert len({fact.answer for fact in athletes if fact.id in seen[0]}) > 1
+
+
 # selections -----------------------------------------------------------------------------------------------------
 
 

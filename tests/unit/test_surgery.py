@@ -8,6 +8,7 @@ import torch
 
 from mechunlearn.artifacts import Component, Selection
 from mechunlearn.config import BiographySettings, EditSettings, SurgerySettings
+from mechunlearn.config.edit import weights
 from mechunlearn.edit import surgery
 from mechunlearn.edit.continual import continue_on
 from mechunlearn.edit.objectives import Batch, Text
@@ -228,6 +229,9 @@ def test_ablations_leave_a_term_out(fresh, batch, name, left):
     model = fresh("gemma3_text")
     with torch.no_grad():
         assert set(getattr(surgery, name)(model, batch, EditSettings(), 0)(batch)) == left
+    streams = {"unlearn": "problematic"}
+    read = [each.removesuffix("_weight") for each in weights(name.replace("_", "-"), people=True)]
+    assert {streams.get(each, each) for each in read} == left  # as the settings say
 
 
 @pytest.mark.parametrize("family", ["gemma3_text", "llama"])

@@ -47,9 +47,9 @@ def _check(arguments: Sequence[str]) -> None:
 
 
 def _apart(argument: str) -> list[str]:
-    """`--configfile=FILE` as two arguments; others as they are."""
+    """`--configfile=FILE` as option, file and the end of its files; other arguments as they are."""
     option, equals, value = argument.partition("=")
-    return [option, value] if equals and option in ("--config", "--configfile", "--configfiles") else [argument]
+    return [option, value, "--"] if equals and option in ("--config", "--configfile", "--configfiles") else [argument]
 
 
 @app.command()

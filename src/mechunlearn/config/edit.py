@@ -20,7 +20,7 @@ Optimizer = Literal["adamw", "adamw-8bit"]
 PUT_IN = ("inject", "dpo", "rome", "memit")  # objectives that need new answers
 
 SHARED = ("forget_weight", "retain_weight", "text_weight")  # of all objectives but surgery
-WITHOUT = {  # the weights that are 0 in an ablation of surgery
+WITHOUT = {  # the weights that are 0 in an ablation of surgery (edit/surgery.py)
     "surgery-no-ascent": ("unlearn_weight", "obsolete_weight"),
     "surgery-no-update": ("update_weight",),
     "surgery-no-retain": ("retain_weight",),
@@ -219,13 +219,14 @@ class EditSettings(Settings):
 
     @field_validator("objectives")
     @classmethod
-    def _surgerys_weights_are_its_own(cls, objectives: dict[str, OwnSettings]) -> dict[str, OwnSettings]:
+    def _weights_are_read(cls, objectives: dict[str, OwnSettings]) -> dict[str, OwnSettings]:
         for objective, own in objectives.items():
-            for name in SHARED if of_surgery(objective) else ():
-                if (value := getattr(own, name)) is not None:
+            read = () if of_surgery(objective) else weights(objective, people=False)
+            for name in SHARED:
+                if name not in read and (value := getattr(own, name)) is not None:
+                    allowed = ", ".join(read) or f"`edit.surgery` or `edit.objectives.{objective}.surgery`"
                     raise ValueError(
-                        f"{objective}.{name} is {value:g}, which surgery does not read; its weights are those of "
-                        f"`edit.surgery` or of `edit.objectives.{objective}.surgery`"
+                        f"{objective}.{name} is {value:g}, which {objective} does not read; its weights: {allowed}"
                     )
         return objectives
 

@@ -5,7 +5,6 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from mechunlearn import registry
-from mechunlearn.config.names import reserved
 from mechunlearn.config.settings import Layer, Name, Settings
 
 
@@ -175,7 +174,7 @@ class LocalizeSettings(Settings):
     @field_validator("layers")
     @classmethod
     def _free_names(cls, layers: dict[str, HandSettings]) -> dict[str, HandSettings]:
-        if why := next(filter(None, map(reserved, layers)), ""):
+        if why := next(filter(None, map(registry.reserved, layers)), ""):
             raise ValueError(why)
         return layers
 

@@ -20,14 +20,3 @@ def unknown_benchmark(name: str, known: Collection[str]) -> str:
         f"unknown name '{name}'{hint} Known: the {len(known)} tasks and groups of lm-eval (`lm-eval ls tasks`), such "
         "as mmlu, sciq and tinyMMLU, and those in evaluate.benchmark_tasks."
     )
-
-
-def reserved(localization: str) -> str:
-    """Why a localization of one's own cannot have this name; empty where it can."""
-    if localization == "base":
-        return "the name `base` stands for the model before any edit"
-    if localization in ("measurements", "attacks", "masks"):
-        return f"the name `{localization}` is that of a folder of results"
-    if localization.endswith("-weights"):
-        return f"the name `{localization}` ends in -weights, as files of masks do"
-    return ""

@@ -14,7 +14,7 @@ from mechunlearn.config.evaluate import EvaluateSettings, ReportSettings
 from mechunlearn.config.localize import LocalizeSettings
 from mechunlearn.config.masking import MaskingSettings
 from mechunlearn.config.models import BiographySettings, ModelSettings, PlantSettings
-from mechunlearn.config.names import reserved, unknown, unknown_benchmark
+from mechunlearn.config.names import unknown, unknown_benchmark
 from mechunlearn.config.settings import Name, Settings
 from mechunlearn.config.sweep import SweepSettings, Swept, SweptSettings, parameters, read_swept
 from mechunlearn.config.tasks import ScreenSettings, TaskSettings
@@ -142,11 +142,6 @@ class Study(Settings):
                 raise ValueError(
                     f"{key} is {texts}: it must be less than {whose}, {count}, so that some are left to train on"
                 )
-        if "sweep" in self.model_fields_set and self.evaluate.texts + self.sweep.texts >= count:
-            raise ValueError(
-                f"evaluate.texts and sweep.texts are {self.evaluate.texts} and {self.sweep.texts}: together they must "
-                f"be less than {whose}, {count}, so that some are left to train on"
-            )
         if any(model.trained for model in self.models.values()) and self.evaluate.texts >= PASSAGES:
             raise ValueError(
                 f"evaluate.texts is {self.evaluate.texts}: it must be less than {PASSAGES}, the package's passages, "
@@ -329,7 +324,7 @@ class Study(Settings):
                     raise ValueError(f"{key}: {unknown(value, known)}")
             if len(set(values)) != len(values):
                 raise ValueError(f"{key}: every name may stand there once, got {', '.join(values)}")
-        if why := next(filter(None, map(reserved, self.localizations)), ""):
+        if why := next(filter(None, map(registry.reserved, self.localizations)), ""):
             raise ValueError(f"localizations: {why}")
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds is {self.seeds}: every number may stand there once.")

@@ -12,7 +12,6 @@ import torch
 from torch.nn.functional import softplus
 
 from mechunlearn.config import EditSettings, SurgerySettings
-from mechunlearn.config.edit import WITHOUT
 from mechunlearn.edit.objectives import Batch, Loss, Text, remembered
 from mechunlearn.models.cross_entropy import cross_entropy
 from mechunlearn.models.divergence import divergences
@@ -55,19 +54,19 @@ def surgery_reverse_kl(model: Model, drawn: Batch, settings: EditSettings, seed:
 @objective("surgery-no-ascent")
 def surgery_no_ascent(model: Model, drawn: Batch, settings: EditSettings, seed: int) -> Loss:
     """As `surgery` without unlearning: the update and the divergence alone (the paper's ablation)."""
-    return _surgery(model, drawn, settings.surgery.model_copy(update=dict.fromkeys(WITHOUT["surgery-no-ascent"], 0.0)))
+    return _surgery(model, drawn, settings.surgery.model_copy(update={"unlearn_weight": 0.0, "obsolete_weight": 0.0}))
 
 
 @objective("surgery-no-update")
 def surgery_no_update(model: Model, drawn: Batch, settings: EditSettings, seed: int) -> Loss:
     """As `surgery` without the update."""
-    return _surgery(model, drawn, settings.surgery.model_copy(update=dict.fromkeys(WITHOUT["surgery-no-update"], 0.0)))
+    return _surgery(model, drawn, settings.surgery.model_copy(update={"update_weight": 0.0}))
 
 
 @objective("surgery-no-retain")
 def surgery_no_retain(model: Model, drawn: Batch, settings: EditSettings, seed: int) -> Loss:
     """As `surgery` without the divergence."""
-    return _surgery(model, drawn, settings.surgery.model_copy(update=dict.fromkeys(WITHOUT["surgery-no-retain"], 0.0)))
+    return _surgery(model, drawn, settings.surgery.model_copy(update={"retain_weight": 0.0}))
 
 
 def _surgery(model: Model, drawn: Batch, rules: SurgerySettings) -> Loss:

@@ -18,6 +18,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from mechunlearn.artifacts import Selection
 from mechunlearn.config import EditSettings
+from mechunlearn.config.edit import Optimizer
 from mechunlearn.edit.objectives import Batch, Loss, Text, every
 from mechunlearn.errors import DivergenceError
 from mechunlearn.facts import Fact, trained
@@ -93,7 +94,7 @@ def train(model: Model, recipe: Recipe, training: Training | None = None) -> tup
 
     batches = [batch() for _ in range(settings.steps)]
     upcoming = iter(batches[len(training.rows) :])
-    with trainable(model, selection) as parameters:
+    with trainable(model, selection, settings.optimizer) as parameters:
         with computing(model):
             loss: Loss = method("objective", recipe.objective)(model, every(batches), settings, number)
         history = [
@@ -121,11 +122,14 @@ def train(model: Model, recipe: Recipe, training: Training | None = None) -> tup
 
 
 @contextmanager
-def trainable(model: Model, selection: Selection) -> Iterator[dict[str, torch.nn.Parameter]]:
+def trainable(
+    model: Model, selection: Selection, optimizer: Optimizer = "adamw"
+) -> Iterator[dict[str, torch.nn.Parameter]]:
     """The selected components' parameters by name, in float32 with gradients; back in their own format afterwards.
 
-    Of a head or of part of an MLP only its own rows and columns move: elsewhere the gradient is zero, and what an
-    optimizer adds all the same (with moments of 8 bits, which have no exact zero) is taken back after each step.
+    Of a head or of part of an MLP only its own rows and columns move: elsewhere the gradient is zero, and AdamW
+    without weight decay then never moves a weight. With moments of 8 bits, which have no exact zero, it does, so that
+    after each step these weights are put back.
     """
     named = dict(model.network.named_parameters())
     own = region(model.layout, selection.components)
@@ -136,9 +140,11 @@ def trainable(model: Model, selection: Selection) -> Iterator[dict[str, torch.nn
         parameter.data = parameter.data.float()
         parameter.requires_grad_(True)
         if not own[name].all():
-            mask, before = own[name].to(parameter.device), parameter.detach().clone()
+            mask = own[name].to(parameter.device)
             handles.append(parameter.register_hook(lambda gradient, mask=mask: gradient * mask))
-            handles.append(register_optimizer_step_post_hook(partial(_put_back, parameter, mask, before)))
+            if optimizer == "adamw-8bit":
+                put_back = partial(_put_back, parameter, mask, parameter.detach().clone())
+                handles.append(register_optimizer_step_post_hook(put_back))
     try:
         with frozen(model, min(component.layer for component in selection.components)):
             yield chosen
