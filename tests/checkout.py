@@ -7,9 +7,20 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[1]
 SMOKE = "config/smoke.yaml"
+CELL = [  # what a study of one cell has in common with the whole smoke study, below RESULTS
+    "facts.parquet",
+    "scores/fact-lookup.parquet",
+    "selection/fact-lookup.json",
+    "edits/fact-lookup/inject/seed0/delta.safetensors",
+    "measurements/base.parquet",
+    "measurements/fact-lookup/inject.parquet",
+    "attacks/relearn/fact-lookup/inject.parquet",
+]
+RESULTS = Path("results/smoke/gemma-3-270m/sports-athlete-4")
 
 
 def copy(folder: Path, models: Path = ROOT / "models") -> Path:
@@ -31,6 +42,15 @@ def copy(folder: Path, models: Path = ROOT / "models") -> Path:
         fresh.unlink()  # a file of its own, newer than the sources it was made by
         shutil.copy(manifest, fresh)
     return folder
+
+
+def one_cell(folder: Path) -> str:
+    """Write the smoke study's first localization with one attack as a study, every phase of it; its path."""
+    smoke = yaml.safe_load((folder / SMOKE).read_text())
+    smoke |= {"localizations": ["fact-lookup"], "attacks": ["relearn"], "masking": {}}
+    path = folder / "config/one-cell.yaml"
+    path.write_text(yaml.safe_dump(smoke))
+    return str(path.relative_to(folder))
 
 
 def environment(folder: Path) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Killed in the middle of every phase, the study ends with the same bytes as if nothing had happened."""
+"""Killed in the middle of every phase, a study ends with the same bytes as if nothing had happened."""
 
 import os
 import signal
@@ -13,7 +13,7 @@ from tests import checkout
 # A file that exists once a job of the phase has begun.
 BEGUN = {
     "fetch": "logs/smoke/screen/*.log",
-    "localize": "logs/smoke/localize/*/attribution-patching.log",
+    "localize": "logs/smoke/localize/*/fact-lookup.log",
     "edit": "logs/smoke/edit/*/*.log",
     "evaluate": "logs/smoke/evaluate/*/*-inject.log",
     "attack": "logs/smoke/attack/*/*.log",
@@ -22,12 +22,12 @@ BEGUN = {
 }
 
 
-def kill_in(folder: Path, pattern: str) -> bool:
+def kill_in(folder: Path, config: str, pattern: str) -> bool:
     """Start the workflow and kill it and all its jobs once the file exists; False where it ended before."""
     for old in folder.glob(pattern):
         old.unlink()
     process = subprocess.Popen(
-        ["mechunlearn", "run", "--configfile", checkout.SMOKE],
+        ["mechunlearn", "run", "--configfile", config],
         cwd=folder, env=checkout.environment(folder), start_new_session=True,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
@@ -83,10 +83,13 @@ def test_of_two_runs_started_at_once_one_works_and_the_other_names_it(tmp_path):
 @pytest.mark.study
 def test_killed_in_every_phase_and_resumed_the_numbers_are_the_same(finished, tmp_path):
     folder = checkout.copy(tmp_path, finished / "models")
-    killed = [phase for phase, pattern in BEGUN.items() if kill_in(folder, pattern)]
+    config = checkout.one_cell(folder)
+    killed = [phase for phase, pattern in BEGUN.items() if kill_in(folder, config, pattern)]
     assert killed == list(BEGUN)
-    process = checkout.run(folder, "mechunlearn", "run", "--configfile", checkout.SMOKE)
+    process = checkout.run(folder, "mechunlearn", "run", "--configfile", config)
     assert process.returncode == 0, process.stderr[-3000:]
     assert not list(folder.rglob("*.part")) + list(folder.rglob(".convert-*")) + list(folder.rglob(".checkpoints"))
-    for name in ("results/smoke/metrics.csv", "results/smoke/claims.json"):
-        assert (folder / name).read_bytes() == (finished / name).read_bytes()
+    for name in checkout.CELL:
+        pair = [each / checkout.RESULTS / name for each in (folder, finished)]
+        assert pair[0].read_bytes() == pair[1].read_bytes(), name
+    assert (folder / "results/smoke/report.html").exists()

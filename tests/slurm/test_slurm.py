@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import yaml
 
 from tests import checkout
 from tests.one_node import Cluster, missing, one_node, wait_for
 
 pytestmark = pytest.mark.study
-CONFIG = "config/smoke-slurm.yaml"
+CONFIG = "config/one-cell.yaml"
 PROFILE = ("--workflow-profile", "profiles/slurm", "--slurm-init-seconds-before-status-checks", "10")
 LIMIT = 1800.0
 
@@ -70,8 +69,7 @@ def wait_for_job(rule: str, folder: Path, process: subprocess.Popen[bytes]) -> N
 def run(cluster: Cluster, finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """The study; while facts are screened the controller restarts, and the edit is cancelled in its midst."""
     folder = checkout.copy(tmp_path_factory.mktemp("cluster"), finished / "models")
-    smoke = yaml.safe_load((folder / checkout.SMOKE).read_text())
-    (folder / CONFIG).write_text(yaml.safe_dump({**smoke, "localizations": ["fact-lookup"], "attacks": ["relearn"]}))
+    assert checkout.one_cell(folder) == CONFIG
     planned = checkout.planned(folder, config=CONFIG)
     process = start(folder, cluster)
     try:
@@ -114,18 +112,9 @@ def test_the_controllers_restart_was_survived(cluster, run):
 
 
 def test_results_are_those_of_a_local_run_byte_for_byte(finished, run):
-    cell = Path("results/smoke/gemma-3-270m/sports-athlete-4")
-    names = [
-        "facts.parquet",
-        "scores/fact-lookup.parquet",
-        "selection/fact-lookup.json",
-        "edits/fact-lookup/inject/seed0/delta.safetensors",
-        "measurements/base.parquet",
-        "measurements/fact-lookup/inject.parquet",
-        "attacks/relearn/fact-lookup/inject.parquet",
-    ]
-    for name in names:
-        assert (run.folder / cell / name).read_bytes() == (finished / cell / name).read_bytes(), name
+    for name in checkout.CELL:
+        pair = [folder / checkout.RESULTS / name for folder in (run.folder, finished)]
+        assert pair[0].read_bytes() == pair[1].read_bytes(), name
     assert (run.folder / "results/smoke/report.html").exists()
 
 
