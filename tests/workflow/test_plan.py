@@ -192,7 +192,7 @@ def test_a_sweep_plans_every_trial_once_and_no_edit_of_the_study(fresh, name):
     trials = sum(
         len(layout.sweep_values(study, cell, setting))
         for cell in cells
-        for setting in layout.sweep_parameters(study, cell.objective)
+        for setting in layout.sweep_parameters(study, cell)
     )
     assert [jobs.get(rule, 0) for rule in ("sweep_facts", "sweep_base")] == [len(places)] * 2
     assert jobs.get("sweep_trial", 0) == trials
