@@ -218,17 +218,17 @@ def test_published_values_stand_beside_ours(tmp_path, monkeypatch):
 
 
 def test_a_claim_whose_interval_takes_in_its_bound_is_called_open():
-    claim = {"id": "maintain", "verdict": "not reproduced", "value": 0.9, "low": 0.8, "high": 0.95}
+    claim = {"id": "maintain", "verdict": "not reproduced", "value": -0.1, "low": -0.2, "high": -0.05}
     assert "1 of them because the interval is too wide" in verdicts.summary([claim])
-    assert "too wide" not in verdicts.summary([{**claim, "high": 0.85}])
+    assert "too wide" not in verdicts.summary([{**claim, "high": -0.15}])
 
 
 def test_a_measured_claim_says_what_could_have_been_shown():
     about = {"sentence": "s", "statistic": "t", "paper": "p", "section": "1", "published": "x", "note": ""}
     claim = {**about, "id": "relearning", "verdict": "not reproduced", "value": 0.0, "low": -0.1, "high": 0.12, "n": 16}
     assert "a difference smaller than 0.11 (half the interval)" in verdicts.claims([claim])
-    value = {**claim, "id": "maintain", "value": 0.8, "low": 0.7, "high": 0.9}
-    assert "a value within 0.10 of 0.9 (half the interval) would have stayed open" in verdicts.claims([value])
+    value = {**claim, "id": "standard-prompting", "value": 0.8, "low": 0.7, "high": 0.9}
+    assert "a value within 0.10 of 0.75 (half the interval) would have stayed open" in verdicts.claims([value])
     for other in ({"verdict": "not measurable here", "value": None}, {"n": 0}):
         assert "half the interval" not in verdicts.claims([{**claim, **other}])
 
