@@ -107,26 +107,24 @@ def finished(fresh, folder, made, dtype="float32"):
         return outcome(model, *edit_in_turn(model, made, checkpoints))
 
 
-@pytest.mark.parametrize("objective", sorted(methods("objective")))
-def test_killed_and_taken_up_an_edit_is_the_same(fresh, athletes, objective, tmp_path, kill):
-    made = recipe(athletes, objective, rmu={"layer": 3})
+def goes_on(fresh, folder, kill, made):
+    """Killed at its fourth step and taken up there, an edit is the same, and leaves nothing behind."""
     expected = outcome(model := fresh("gemma3_text"), *edit_in_turn(model, made))
     kill(4)
-    killed(fresh, tmp_path / "kept", made)
+    killed(fresh, folder, made)
     taken = kill(0)
-    assert_same(finished(fresh, tmp_path / "kept", made), expected)
+    assert_same(finished(fresh, folder, made), expected)
     assert len(taken) == STEPS - 3
-    assert not (tmp_path / "kept").exists()
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("objective", sorted(methods("objective")))
+def test_killed_and_taken_up_an_edit_is_the_same(fresh, athletes, objective, tmp_path, kill):
+    goes_on(fresh, tmp_path / "kept", kill, recipe(athletes, objective, rmu={"layer": 3}))
 
 
 def test_moments_of_8_bits_go_on_too(fresh, athletes, tmp_path, kill, eight_bits):
-    made = recipe(athletes, optimizer="adamw-8bit")
-    expected = outcome(model := fresh("gemma3_text"), *edit_in_turn(model, made))
-    kill(4)
-    killed(fresh, tmp_path / "kept", made)
-    taken = kill(0)
-    assert_same(finished(fresh, tmp_path / "kept", made), expected)
-    assert len(taken) == STEPS - 3
+    goes_on(fresh, tmp_path / "kept", kill, recipe(athletes, optimizer="adamw-8bit"))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

@@ -202,20 +202,20 @@ class Study(Settings):
         levels = (list(self.models), list(self.tasks), places, sorted(registry.methods("objective")))
         kinds = ("model", "task", "localization", "objective")
         self._levels_known(self._swept, levels, [f"{self.swept}, {kind}" for kind in kinds])
-        for tasks in self._swept.values():
-            for task, objective, chosen in (
-                (task, objective, chosen)
-                for task, cells in tasks.items()
-                for objectives in cells.values()
-                for objective, chosen in objectives.items()
-            ):
-                allowed = self.parameters(task, objective)
-                for key in chosen.model_dump(exclude_none=True):
-                    if key not in allowed:
-                        raise ValueError(
-                            f"{self.swept}: {key} of {objective} in {task}, which does not train with it; allowed: "
-                            f"{', '.join(allowed)}"
-                        )
+        unread = [
+            (key, objective, task)
+            for tasks in self._swept.values()
+            for task, cells in tasks.items()
+            for objectives in cells.values()
+            for objective, chosen in objectives.items()
+            for key in chosen.model_dump(exclude_none=True)
+            if key not in self.parameters(task, objective)
+        ]
+        for key, objective, task in unread:
+            raise ValueError(
+                f"{self.swept}: {key} of {objective} in {task}, which does not train with it; allowed: "
+                f"{', '.join(self.parameters(task, objective))}"
+            )
         return self
 
     @model_validator(mode="after")

@@ -58,9 +58,9 @@ def fetch(settings: ModelSettings, manifest: Path) -> Manifest:
             f"models: {settings.source} has the weights hash {record.sha256}, but the configuration expects "
             f"{settings.sha256}. Delete {folder} and fetch again, or correct the configuration."
         )
-    inside = folder.resolve().is_relative_to(manifest.parent.resolve())
-    kept = str(folder.resolve().relative_to(manifest.parent.resolve())) if inside else str(folder.resolve())
-    write_json(manifest, {**asdict(record), "folder": kept})
+    whole, home = folder.resolve(), manifest.parent.resolve()
+    kept = whole.relative_to(home) if whole.is_relative_to(home) else whole
+    write_json(manifest, {**asdict(record), "folder": str(kept)})
     return record
 
 
